@@ -1,0 +1,103 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/distribution/reference"
+	digest "github.com/opencontainers/go-digest"
+)
+
+// FamiliarTag normalises a reference with a tag to the form in which stores
+// keep names: "docker.io/library/nginx" → "nginx:latest". ErrInvalid for what
+// is no reference, or has a digest.
+func FamiliarTag(s string) (string, error) {
+	n, err := reference.ParseNormalizedNamed(s)
+	if err != nil {
+		return "", fmt.Errorf("reference %.300q: %w: %w", s, ErrInvalid, err)
+	}
+	if _, ok := n.(reference.Digested); ok {
+		return "", fmt.Errorf("reference %.300q has a digest where a tag is needed: %w", s, ErrInvalid)
+	}
+	return reference.FamiliarString(reference.TagNameOnly(n)), nil
+}
+
+// FamiliarDigest normalises a reference with a digest: "nginx@sha256:…".
+// A tag beside the digest is dropped.
+func FamiliarDigest(s string) (string, error) {
+	n, err := reference.ParseNormalizedNamed(s)
+	if err != nil {
+		return "", fmt.Errorf("reference %.300q: %w: %w", s, ErrInvalid, err)
+	}
+	d, ok := n.(reference.Digested)
+	if !ok {
+		return "", fmt.Errorf("reference %.300q has no digest: %w", s, ErrInvalid)
+	}
+	return reference.FamiliarName(n) + "@" + d.Digest().String(), nil
+}
+
+var hexID = regexp.MustCompile(`^(sha256:)?[0-9a-f]{4,64}$`)
+
+// Resolve finds the image that a user means: a reference (the tag "latest" is
+// implied), a repository digest, or an image ID or a unique prefix of one of 4
+// hex or more, with or without "sha256:". As with Docker, a name goes before
+// an ID prefix that looks the same, a full ID before a name. ref is the
+// familiar reference, "" if s was an ID. ErrNotFound, or ErrInvalid for what
+// is neither or is ambiguous.
+func Resolve(ctx context.Context, st Store, s string) (id digest.Digest, ref string, err error) {
+	names, err := st.Names(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	isHex := hexID.MatchString(s)
+	full := strings.TrimPrefix(s, "sha256:")
+	var idErr error
+	if isHex && (len(full) == 64 || strings.HasPrefix(s, "sha256:")) {
+		return matchID(ctx, st, s, full)
+	}
+	if strings.Contains(s, "@") {
+		if ref, err = FamiliarDigest(s); err != nil {
+			return "", "", err
+		}
+		id = names.Digests[ref]
+	} else if ref, err = FamiliarTag(s); err == nil {
+		id = names.Tags[ref]
+	}
+	if id != "" {
+		return id, ref, nil
+	}
+	if isHex {
+		if id, _, idErr = matchID(ctx, st, s, full); idErr == nil {
+			return id, "", nil
+		} else if !errors.Is(idErr, ErrNotFound) {
+			return "", "", idErr
+		}
+	}
+	if err != nil {
+		return "", "", err
+	}
+	return "", "", fmt.Errorf("no such image: %s: %w", ref, ErrNotFound)
+}
+
+func matchID(ctx context.Context, st Store, s, prefix string) (digest.Digest, string, error) {
+	ids, err := st.IDs(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	var found digest.Digest
+	for _, id := range ids {
+		if strings.HasPrefix(id.Encoded(), prefix) {
+			if found != "" {
+				return "", "", fmt.Errorf("image ID %s is ambiguous: %w", s, ErrInvalid)
+			}
+			found = id
+		}
+	}
+	if found == "" {
+		return "", "", fmt.Errorf("no such image: %s: %w", s, ErrNotFound)
+	}
+	return found, "", nil
+}

@@ -1,0 +1,179 @@
+// Package store says what a container image store is to the rest of imagefs.
+// It knows no format and no file system protocol: each kind of store is a
+// package of its own below this one.
+//
+// The minimum is Store, Image and Layer. What a kind can do beyond reading it
+// shows by implementing one of the small optional interfaces (Tagger, Remover,
+// Ingester, Watcher, Checker).
+package store
+
+import (
+	"context"
+	"io"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/overlay"
+)
+
+// Names is what a store calls its images at one moment. Immutable.
+type Names struct {
+	Tags    map[string]digest.Digest // familiar "repo:tag" → image ID
+	Digests map[string]digest.Digest // familiar "repo@sha256:…" → image ID
+}
+
+// Store is a container image store, safe for concurrent use.
+type Store interface {
+	// Names returns the references of the store as they are now.
+	Names(ctx context.Context) (Names, error)
+	// IDs returns the IDs of all images, named or not, broken ones too, sorted.
+	IDs(ctx context.Context) ([]digest.Digest, error)
+	// Image returns one image. An image that is broken is returned with what is
+	// intact, and says so in Err. ErrNotFound if the store does not have it.
+	Image(ctx context.Context, id digest.Digest) (Image, error)
+	// Root returns the absolute path of the store on disk, "" if it has none.
+	Root() string
+	Close() error
+}
+
+// Image is one image, immutable.
+type Image interface {
+	ID() digest.Digest
+	// RawConfig returns the bytes whose SHA-256 is the image ID; nil if they are missing or do not hash to it.
+	RawConfig() []byte
+	// Config is RawConfig parsed; the zero value if it is nil.
+	Config() Config
+	// Parent is the parent image that the classic builder recorded, "" if there is none.
+	Parent() digest.Digest
+	// LastTagged is when the image was last tagged, the zero time if the store does not know.
+	LastTagged() time.Time
+	// Layers returns the layers, bottom first.
+	Layers() []Layer
+	// Err tells what is broken about the image, nil if nothing is known to be. Wraps ErrCorrupt.
+	Err() error
+}
+
+// Layer is one layer of an image: its difference to the layers below.
+type Layer interface {
+	DiffID() digest.Digest
+	ChainID() digest.Digest
+	// Digest is the digest of the compressed blob it came from, "" if the store does not know.
+	Digest() digest.Digest
+	// Size is the layer's size in bytes as the store's engine counts it (`docker history`), -1 if unknown.
+	Size() int64
+	// Key identifies this layer's bytes in this store for as long as the process
+	// runs: two layers with equal keys have the same Index and the same content.
+	Key() string
+	// Index returns the layer's tree. It is built once and kept; later calls are cheap.
+	Index(ctx context.Context) (overlay.Layer, error)
+	// Open opens the content of a regular file of the layer. ErrGone if the
+	// store lost it, ErrCorrupt if what is there is not what the index says.
+	Open(ctx context.Context, i overlay.Ino) (File, error)
+	// TarSize returns the size of the uncompressed tar in bytes. ErrUnsupported
+	// if the store cannot give the tar back.
+	TarSize(ctx context.Context) (int64, error)
+	// Tar opens the uncompressed tar, byte for byte: its SHA-256 is the diff ID.
+	Tar(ctx context.Context) (File, error)
+}
+
+// File is the content of a file, read at random, safe for concurrent use.
+// A File whose bytes lie at offset 0 of one regular file of the host also
+// implements FDer.
+type File interface {
+	io.ReaderAt
+	io.Closer
+	Size() int64
+}
+
+// FDer is a File with a file descriptor of its own. The descriptor is open
+// for reading and stays owned by the File.
+type FDer interface{ Fd() uintptr }
+
+// Tagger can change names. References are normalised familiar ones
+// ("nginx:1.25"). Changes are durable when the call returns.
+type Tagger interface {
+	// Tag lets ref name image id, whatever it named before. ErrNotFound if there is no such image.
+	Tag(ctx context.Context, ref string, id digest.Digest) error
+	// Untag takes a name away and never deletes an image. ErrNotFound if it names nothing.
+	Untag(ctx context.Context, ref string) error
+}
+
+// Removed is what Remove did, in the order it was done.
+type Removed struct {
+	Untagged []string        // references, digest references among them
+	Deleted  []digest.Digest // image ID first, then chain IDs from the top
+}
+
+// Remover can delete images, as `docker rmi` does.
+type Remover interface {
+	// Remove takes a reference or an image ID (or a unique prefix of one, 4 hex
+	// or more). The last name takes the image with it, and the layers that no
+	// other image shares. ErrBusy without force if an ID has several
+	// names in different repositories or a container uses the image.
+	Remove(ctx context.Context, refOrID string, force bool) (Removed, error)
+}
+
+// Problem is one thing that Check found.
+type Problem struct {
+	What string // what it is about: "image sha256:…", "layer sha256:…", "repositories.json", a path
+	Err  error
+}
+
+// Checker can verify a store.
+type Checker interface {
+	// Check verifies everything there is to verify; deep also reads all content
+	// (each layer's tar is put together and hashed).
+	Check(ctx context.Context, deep bool, found func(Problem)) error
+}
+
+// Watcher can tell when a store changes.
+type Watcher interface {
+	// Watch sends on the channel after names or images changed, by whatever
+	// process, within a second; several changes may be one event. It ends, and
+	// closes the channel, when ctx is done.
+	Watch(ctx context.Context) (<-chan struct{}, error)
+}
+
+// Ingester can take in new images.
+type Ingester interface {
+	// Ingest starts taking in. Nothing of it shows, and everything is cleared
+	// away by Abort or by the next opening of the store, until Commit returns.
+	Ingest(ctx context.Context) (Ingest, error)
+}
+
+// Ingest is one load under way. Its methods are called by one goroutine.
+type Ingest interface {
+	// HasLayer tells whether the store already has the layer of this chain ID, whole.
+	HasLayer(chain digest.Digest) bool
+	// Unpack reads one uncompressed layer tar to its end, hashes it and stores
+	// it, without knowing yet what lies below it. Errors wrap ErrCorrupt,
+	// ErrTooLarge or the system's own (ENOSPC …).
+	Unpack(ctx context.Context, tar io.Reader) (Staged, error)
+	// Commit makes images of what was staged, in one step that is durable and
+	// all or nothing: layers, then configs, then names.
+	Commit(ctx context.Context, images []NewImage) error
+	// Abort clears away what was staged. Harmless after Commit.
+	Abort()
+}
+
+// Staged is a layer that Unpack has stored.
+type Staged interface {
+	DiffID() digest.Digest
+}
+
+// NewImage is an image to be committed. Its ID is the SHA-256 of Config.
+type NewImage struct {
+	Config []byte
+	Layers []NewLayer // bottom first, one for each diff ID of the config's rootfs
+	Names  []string   // familiar references with a tag; may be empty
+	Parent digest.Digest
+}
+
+// NewLayer is a layer of a NewImage: one that was just staged, or, with Staged
+// nil, one that HasLayer said is there already.
+type NewLayer struct {
+	DiffID digest.Digest
+	Staged Staged
+	Blob   digest.Digest // digest of the compressed blob it came from, "" if unknown or the layer was not compressed
+}
