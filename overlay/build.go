@@ -623,3 +623,31 @@ func (w *writer) encode(meta []byte) []byte {
 	le.PutUint32(out[12:], crc32.Checksum(out[crcCovers:], castagnoli))
 	return out
 }
+
+// Find tells what the layer has at a path so far: its attributes and Ref. With
+// whiteout it looks for the whiteout of that name instead. A hard link whose
+// target has not come yet is not found.
+func (b *Builder) Find(path string, whiteout bool) (Attr, uint64, bool) {
+	if path == "" {
+		return b.inodes[0].Attr, b.inodes[0].ref, !whiteout
+	}
+	d, s := splitPath(path)
+	parent := uint32(0)
+	if d != "" {
+		k, ok := b.lookup(d)
+		if !ok || b.names[k].state != alive {
+			return Attr{}, 0, false
+		}
+		parent = b.names[k].ino
+	}
+	var f EntFlags
+	if whiteout {
+		f = EntWhiteout
+	}
+	k, ok := b.find(parent, s, f)
+	if !ok || b.names[k].state != alive {
+		return Attr{}, 0, false
+	}
+	in := &b.inodes[b.names[k].ino]
+	return in.Attr, in.ref, true
+}
