@@ -397,35 +397,7 @@ func (b *Builder) SetAttr(path string, a Attr, xs []Xattr) error {
 // Implied calls yield with the path of each directory that the layer implies
 // but does not have, parents before what is in them, the root as "".
 func (b *Builder) Implied(yield func(path string) bool) {
-	if b.inodes[0].Flags&FlagImplied != 0 && !yield("") {
-		return
-	}
-	var implied []uint32
-	byIno := map[uint32]uint32{}
-	for k := range b.names {
-		n := &b.names[k]
-		if n.state != alive {
-			continue
-		}
-		if in := &b.inodes[n.ino]; in.Mode&typeMask == modeDir {
-			byIno[n.ino] = uint32(k)
-			if in.Flags&FlagImplied != 0 {
-				implied = append(implied, uint32(k))
-			}
-		}
-	}
-	paths := make([]string, 0, len(implied))
-	for _, k := range implied {
-		if p, ok := b.path(k, byIno); ok {
-			paths = append(paths, p)
-		}
-	}
-	slices.Sort(paths)
-	for _, p := range paths {
-		if !yield(p) {
-			return
-		}
-	}
+	b.Dirs(func(p string, a Attr) bool { return a.Flags&FlagImplied == 0 || yield(p) })
 }
 
 // path returns the path of a name, false if it is below something that was replaced.
@@ -650,4 +622,51 @@ func (b *Builder) Find(path string, whiteout bool) (Attr, uint64, bool) {
 	}
 	in := &b.inodes[b.names[k].ino]
 	return in.Attr, in.ref, true
+}
+
+// Pending calls yield with each hard link whose target has not come yet.
+func (b *Builder) Pending(yield func(path, target string) bool) {
+	var byIno map[uint32]uint32
+	for _, l := range b.links {
+		if b.names[l.name].state != pending {
+			continue
+		}
+		if byIno == nil {
+			byIno = b.dirNames()
+		}
+		if p, ok := b.path(l.name, byIno); ok && !yield(p, l.target) {
+			return
+		}
+	}
+}
+
+// dirNames maps each directory's inode to its name.
+func (b *Builder) dirNames() map[uint32]uint32 {
+	m := map[uint32]uint32{}
+	for k := range b.names {
+		if n := &b.names[k]; n.state == alive && b.inodes[n.ino].Mode&typeMask == modeDir {
+			m[n.ino] = uint32(k)
+		}
+	}
+	return m
+}
+
+// Dirs calls yield with each directory, parents before what is in them, the root as "".
+func (b *Builder) Dirs(yield func(path string, a Attr) bool) {
+	byIno := b.dirNames()
+	paths := make([]string, 0, len(byIno)+1)
+	inos := map[string]uint32{"": 0}
+	paths = append(paths, "")
+	for i, k := range byIno {
+		if p, ok := b.path(k, byIno); ok {
+			paths = append(paths, p)
+			inos[p] = i
+		}
+	}
+	slices.Sort(paths)
+	for _, p := range paths {
+		if !yield(p, b.inodes[inos[p]].Attr) {
+			return
+		}
+	}
 }
