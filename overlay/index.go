@@ -71,7 +71,22 @@ func OpenIndex(b []byte) (*Index, error) {
 	return x, nil
 }
 
-// Meta returns the bytes that were given to Builder.Finish.
+// SetMeta returns an index, as Builder.Finish made it without meta data, with
+// meta added. It may change and keep index.
+func SetMeta(index, meta []byte) ([]byte, error) {
+	if len(meta) > maxMeta {
+		return nil, fmt.Errorf("%d bytes of meta data: %w", len(meta), ErrTooLarge)
+	}
+	if len(index) < headerSize || le.Uint32(index[32:]) != 0 {
+		return nil, fmt.Errorf("no index without meta data: %w", ErrCorrupt)
+	}
+	index = append(index, meta...)
+	le.PutUint32(index[32:], uint32(len(meta)))
+	le.PutUint32(index[12:], crc32.Checksum(index[crcCovers:], castagnoli))
+	return index, nil
+}
+
+// Meta returns the bytes that were given to Builder.Finish or SetMeta.
 func (x *Index) Meta() []byte { return x.meta }
 
 var _ Layer = (*Index)(nil)

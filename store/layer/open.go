@@ -1,0 +1,67 @@
+package layer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"imagefs/overlay"
+	"imagefs/store"
+)
+
+const resolveBeneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+
+// OpenBeneath opens a path below a directory, through no symbolic link and out
+// of no mount of /proc.
+func OpenBeneath(dir int, path string, flags int) (int, error) {
+	for {
+		fd, err := unix.Openat2(dir, path, &unix.OpenHow{
+			Flags:   uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW),
+			Resolve: resolveBeneath,
+		})
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+			return fd, err
+		}
+	}
+}
+
+// file is a regular file of a diff directory.
+type file struct {
+	*os.File
+	size int64
+}
+
+func (f *file) Size() int64 { return f.size }
+
+var _ store.FDer = (*file)(nil)
+
+// Open opens a regular file of a layer in its diff directory. The file must be
+// what the index says, a regular file of that size: store.ErrGone if it is not
+// there, store.ErrCorrupt if it is another.
+func Open(dir *os.File, l overlay.Layer, i overlay.Ino) (store.File, error) {
+	return openFileAt(dir, string(l.Path(nil, i)), int64(l.Stat(i).Size))
+}
+
+func openFileAt(dir *os.File, path string, size int64) (*file, error) {
+	fd, err := OpenBeneath(int(dir.Fd()), path, unix.O_RDONLY|unix.O_NONBLOCK)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ESTALE):
+		return nil, fmt.Errorf("%.300q is no longer in the layer: %w", path, store.ErrGone)
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
+		return nil, corrupt("%.300q is another file than the layer's (%v)", path, err)
+	case err != nil:
+		return nil, pathError("open", path, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, pathError("stat", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != size {
+		unix.Close(fd)
+		return nil, corrupt("%.300q has %d bytes where the layer has %d", path, st.Size, size)
+	}
+	return &file{File: os.NewFile(uintptr(fd), path), size: size}, nil
+}

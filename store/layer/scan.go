@@ -1,0 +1,186 @@
+package layer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"imagefs/overlay"
+	"imagefs/store"
+)
+
+// Scan collects the records of a layer from its diff directory, as the kernel's
+// overlayfs would read it: character devices 0:0 are whiteouts, directories
+// with the xattr trusted.overlay.opaque (user.overlay.opaque for rootless
+// engines) are opaque, and overlayfs's own xattrs are hidden. Nothing outside
+// dir is reached.
+func Scan(ctx context.Context, dir *os.File, lim Limits) (*overlay.Builder, error) {
+	lim = lim.withDefaults()
+	s := &scanner{ctx: ctx, b: overlay.NewBuilder(), lim: lim, links: map[uint64]string{}, buf: make([]byte, 64<<10)}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return nil, fmt.Errorf("stat %s: %w", dir.Name(), err)
+	}
+	s.dev = uint64(st.Dev)
+	if err := s.add("", fdPath(int(dir.Fd()))+"/.", int(dir.Fd()), &st); err != nil {
+		return nil, err
+	}
+	if err := s.dir(int(dir.Fd()), "", 0); err != nil {
+		return nil, err
+	}
+	return s.b, nil
+}
+
+type scanner struct {
+	ctx   context.Context
+	b     *overlay.Builder
+	lim   Limits
+	count int
+	dev   uint64
+	links map[uint64]string // inodes with several names → the first path
+	buf   []byte
+}
+
+func (s *scanner) dir(fd int, path string, depth int) error {
+	if err := s.ctx.Err(); err != nil {
+		return err
+	}
+	if depth > 2048 {
+		return fmt.Errorf("%.200q is %d directories deep: %w", path, depth, store.ErrTooLarge)
+	}
+	names, err := readNames(fd)
+	if err != nil {
+		return pathError("read", path, err)
+	}
+	for _, name := range names {
+		if s.count++; s.count > s.lim.Entries {
+			return fmt.Errorf("layer of more than %d entries: %w", s.lim.Entries, store.ErrTooLarge)
+		}
+		p := join(path, name)
+		var st unix.Stat_t
+		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			if errors.Is(err, unix.ENOENT) {
+				continue // the layer is being removed
+			}
+			return pathError("stat", p, err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			if err := s.add(p, procPath(fd, name), fd, &st); err != nil {
+				return err
+			}
+			continue
+		}
+		if uint64(st.Dev) != s.dev {
+			continue // something is mounted here; it is not the layer's
+		}
+		sub, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return pathError("open", p, err)
+		}
+		err = s.add(p, fdPath(sub)+"/.", sub, &st)
+		if err == nil {
+			err = s.dir(sub, p, depth+1)
+		}
+		unix.Close(sub)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add takes one inode. xpath is where the xattr calls find it.
+func (s *scanner) add(path, xpath string, dirfd int, st *unix.Stat_t) error {
+	e := overlay.Entry{Path: path, Attr: overlay.Attr{
+		Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Sec: st.Mtim.Sec, Nsec: uint32(st.Mtim.Nsec),
+	}}
+	typ := st.Mode & unix.S_IFMT
+	if typ != unix.S_IFDIR && st.Nlink > 1 {
+		if first, ok := s.links[st.Ino]; ok {
+			return classify(s.b.Add(overlay.Entry{Path: path, Kind: overlay.Hardlink, Link: first}))
+		}
+	}
+	switch typ {
+	case unix.S_IFREG:
+		e.Kind, e.Size, e.Blocks = overlay.File, uint64(st.Size), uint64(st.Blocks)
+	case unix.S_IFDIR:
+		e.Kind = overlay.Dir
+	case unix.S_IFLNK:
+		e.Kind = overlay.Symlink
+		n, err := unix.Readlinkat(dirfd, path[strings.LastIndexByte(path, '/')+1:], s.buf)
+		if err != nil {
+			return pathError("readlink", path, err)
+		}
+		e.Link = string(s.buf[:n])
+	case unix.S_IFCHR, unix.S_IFBLK:
+		e.Kind = overlay.Block
+		e.Rdev = rdev(unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))
+		if typ == unix.S_IFCHR {
+			e.Kind = overlay.Char
+			if e.Rdev == 0 {
+				e.Kind = overlay.Whiteout
+				return classify(s.b.Add(e))
+			}
+		}
+	case unix.S_IFIFO:
+		e.Kind = overlay.Fifo
+	case unix.S_IFSOCK:
+		e.Kind = overlay.Socket
+	default:
+		return corrupt("%.200q has the unknown file type %#o", path, typ)
+	}
+	opaque, err := s.xattrs(&e, xpath)
+	if err != nil {
+		return err
+	}
+	if typ != unix.S_IFDIR && st.Nlink > 1 {
+		s.links[st.Ino] = path
+	}
+	if err := s.b.Add(e); err != nil {
+		return classify(err)
+	}
+	if opaque && e.Kind == overlay.Dir {
+		return classify(s.b.Add(overlay.Entry{Path: path, Kind: overlay.Opaque}))
+	}
+	return nil
+}
+
+// xattrs reads an inode's extended attributes.
+func (s *scanner) xattrs(e *overlay.Entry, xpath string) (opaque bool, err error) {
+	n, err := unix.Llistxattr(xpath, s.buf)
+	if err != nil {
+		if errors.Is(err, unix.ENOTSUP) {
+			return false, nil
+		}
+		return false, pathError("list xattrs of", e.Path, err)
+	}
+	if n == 0 {
+		return false, nil
+	}
+	val := make([]byte, 64<<10)
+	for name := range bytes.SplitSeq(bytes.TrimSuffix(s.buf[:n], []byte{0}), []byte{0}) {
+		k := string(name)
+		own := strings.HasPrefix(k, "trusted.overlay.") || strings.HasPrefix(k, "user.overlay.")
+		if own && !strings.HasSuffix(k, ".opaque") {
+			continue
+		}
+		m, err := unix.Lgetxattr(xpath, k, val)
+		if err != nil {
+			if errors.Is(err, unix.ENODATA) {
+				continue
+			}
+			return false, pathError("read xattr "+k+" of", e.Path, err)
+		}
+		if own {
+			opaque = opaque || m == 1 && val[0] == 'y'
+			continue
+		}
+		e.Xattrs = append(e.Xattrs, overlay.Xattr{Name: k, Value: bytes.Clone(val[:m])})
+	}
+	return opaque, nil
+}

@@ -1,0 +1,290 @@
+package layer
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"imagefs/overlay"
+	"imagefs/store"
+)
+
+// Settle does what needs the layers below, lower, which is nil for the lowest
+// layer: directories that the tar implies take the attributes that they have
+// there, hard links to files that only lower layers have become copies (opened
+// with openLower), and an opaque root becomes whiteouts. Errors wrap
+// store.ErrCorrupt for a hard link to nothing.
+func (u *Unpacked) Settle(ctx context.Context, lower *overlay.Tree, openLower func(overlay.NodeID) (store.File, error)) error {
+	x := u.x
+	if err := x.linkWithin(); err != nil {
+		return err
+	}
+	if err := x.linkLower(ctx, lower, openLower); err != nil {
+		return err
+	}
+	if err := x.hideRoot(lower); err != nil {
+		return err
+	}
+	if err := u.settleImplied(lower); err != nil {
+		return err
+	}
+	return u.settleDirs(ctx)
+}
+
+// linkWithin makes the links whose target came after them.
+func (x *extractor) linkWithin() error {
+	for {
+		var todo [][2]string
+		x.b.Pending(func(p, target string) bool {
+			if _, _, ok := x.b.Find(target, false); ok {
+				todo = append(todo, [2]string{p, target})
+			}
+			return true
+		})
+		if len(todo) == 0 {
+			return nil
+		}
+		for _, l := range todo {
+			if err := x.makeLink(l[0], l[1]); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// linkLower copies files of lower layers that the layer has hard links to: the
+// first link is the copy, the others are links to that.
+func (x *extractor) linkLower(ctx context.Context, lower *overlay.Tree, open func(overlay.NodeID) (store.File, error)) error {
+	var todo [][2]string
+	x.b.Pending(func(p, target string) bool {
+		todo = append(todo, [2]string{p, target})
+		return true
+	})
+	first := map[string]string{}
+	for _, l := range todo {
+		p, target := l[0], l[1]
+		if f, ok := first[target]; ok {
+			if err := x.makeLink(p, f); err != nil {
+				return err
+			}
+			continue
+		}
+		n, ok := overlay.NodeID(0), false
+		if lower != nil {
+			var err error
+			if n, ok, err = lower.Walk(target); err != nil {
+				return classify(err)
+			}
+		}
+		if !ok || lower.Attr(n).Mode&unix.S_IFMT == unix.S_IFDIR {
+			continue // perhaps a link to one that waits too
+		}
+		if err := x.copyUp(ctx, lower, n, p, open); err != nil {
+			return err
+		}
+		first[target] = p
+	}
+	if err := x.linkWithin(); err != nil {
+		return err
+	}
+	var err error
+	x.b.Pending(func(p, target string) bool {
+		err = corrupt("hard link %.200q to %.200q, which is no file of this layer or of one below", p, target)
+		return false
+	})
+	return err
+}
+
+// copyUp makes p a copy of a node of the layers below.
+func (x *extractor) copyUp(ctx context.Context, lower *overlay.Tree, n overlay.NodeID, p string, open func(overlay.NodeID) (store.File, error)) error {
+	e := overlay.Entry{Path: p, Attr: lower.Attr(n)}
+	e.Flags = 0
+	lower.Xattrs(n, func(name string, v []byte) bool {
+		e.Xattrs = append(e.Xattrs, overlay.Xattr{Name: name, Value: slices.Clone(v)})
+		return true
+	})
+	var err error
+	switch e.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		e.Kind = overlay.File
+		err = x.copyFile(ctx, &e, n, open)
+	case unix.S_IFLNK:
+		e.Kind, e.Link = overlay.Symlink, lower.Readlink(n)
+		err = x.makeSymlink(&e)
+	case unix.S_IFCHR:
+		e.Kind = overlay.Char
+		err = x.makeSpecial(&e)
+	case unix.S_IFBLK:
+		e.Kind = overlay.Block
+		err = x.makeSpecial(&e)
+	case unix.S_IFIFO:
+		e.Kind = overlay.Fifo
+		err = x.makeSpecial(&e)
+	default:
+		e.Kind = overlay.Socket
+		err = x.makeSpecial(&e)
+	}
+	if err != nil {
+		return err
+	}
+	return classify(x.b.Add(e))
+}
+
+func (x *extractor) copyFile(ctx context.Context, e *overlay.Entry, n overlay.NodeID, open func(overlay.NodeID) (store.File, error)) error {
+	src, err := open(n)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	f, err := x.createFile(e.Path)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	buf := make([]byte, 256<<10)
+	for off := int64(0); off < src.Size(); {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		m, err := src.ReadAt(buf[:min(int64(len(buf)), src.Size()-off)], off)
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if m == 0 {
+			return fmt.Errorf("copy %.200q: %w", e.Path, io.ErrUnexpectedEOF)
+		}
+		if err := writeSparse(f.fd, buf[:m], off); err != nil {
+			return err
+		}
+		off += int64(m)
+	}
+	if err := truncate(f.fd, src.Size()); err != nil {
+		return err
+	}
+	return x.finishFile(f, e)
+}
+
+// hideRoot puts a whiteout on disk for each name that an opaque root hides.
+func (x *extractor) hideRoot(lower *overlay.Tree) error {
+	root, _, _ := x.b.Find("", false)
+	if lower == nil || x.unpriv || root.Flags&overlay.FlagOpaque == 0 {
+		return nil
+	}
+	d, err := lower.Dir(lower.Root())
+	if err != nil {
+		return classify(err)
+	}
+	for {
+		name, _, _, ok := d.Next()
+		if !ok {
+			return nil
+		}
+		a, _, has := x.b.Find(name, false)
+		if !has {
+			err = unix.Mknodat(x.dirs.root, name, unix.S_IFCHR, 0)
+			if err == unix.EEXIST {
+				err = nil
+			}
+		} else if a.Mode&unix.S_IFMT == unix.S_IFDIR {
+			err = x.setOpaque(name, x.dirs.root, name)
+		}
+		if err != nil {
+			return pathError("make whiteout", name, err)
+		}
+	}
+}
+
+// settleImplied gives directories without an entry the attributes of the lower
+// directory that they are merged with, or the layer's newest time.
+func (u *Unpacked) settleImplied(lower *overlay.Tree) error {
+	x := u.x
+	var todo []string
+	x.b.Implied(func(p string) bool {
+		todo = append(todo, p)
+		return true
+	})
+	for _, p := range todo {
+		e := overlay.Entry{Path: p, Attr: overlay.Attr{Mode: 0o755, Sec: u.newest.Sec, Nsec: u.newest.Nsec}}
+		if err := u.inherit(&e, lower); err != nil {
+			return err
+		}
+		dir, base := unix.AT_FDCWD, fdPath(x.dirs.root)
+		if p != "" {
+			var err error
+			if dir, base, err = x.parent(p); err != nil {
+				return err
+			}
+		}
+		if err := x.setDir(dir, base, &e); err != nil {
+			return err
+		}
+		if err := x.b.SetAttr(p, e.Attr, e.Xattrs); err != nil {
+			return classify(err)
+		}
+	}
+	return nil
+}
+
+func (u *Unpacked) inherit(e *overlay.Entry, lower *overlay.Tree) error {
+	if lower == nil {
+		return nil
+	}
+	own, _, _ := u.x.b.Find(e.Path, false)
+	if _, _, whiteout := u.x.b.Find(e.Path, true); own.Flags&overlay.FlagOpaque != 0 || whiteout && e.Path != "" {
+		return nil
+	}
+	n, ok, err := lower.Walk(e.Path)
+	if err != nil {
+		return classify(err)
+	}
+	if !ok || lower.Attr(n).Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	}
+	e.Attr = lower.Attr(n)
+	e.Flags, e.Size, e.Blocks = 0, 0, 0
+	lower.Xattrs(n, func(name string, v []byte) bool {
+		e.Xattrs = append(e.Xattrs, overlay.Xattr{Name: name, Value: slices.Clone(v)})
+		return true
+	})
+	return nil
+}
+
+// settleDirs sets the times of all directories, now that nothing more is put
+// into them, and the default ACLs, now that nothing can inherit them.
+func (u *Unpacked) settleDirs(ctx context.Context) error {
+	x := u.x
+	for _, l := range x.late {
+		if a, _, ok := x.b.Find(l.path, false); !ok || a.Mode&unix.S_IFMT != unix.S_IFDIR {
+			continue
+		}
+		fd, err := x.dir(l.path)
+		if err == nil && !x.unpriv {
+			err = unix.Setxattr(fdPath(fd), l.Name, l.Value, 0)
+		}
+		if err != nil && err != unix.ENOTSUP {
+			return pathError("set xattr of", l.path, err)
+		}
+	}
+	var err error
+	x.b.Dirs(func(p string, a overlay.Attr) bool {
+		if err = ctx.Err(); err != nil {
+			return false
+		}
+		var dir int
+		base := fdPath(x.dirs.root)
+		if p != "" {
+			if dir, base, err = x.parent(p); err != nil {
+				return false
+			}
+			err = x.setTime(dir, base, p, &a)
+			return err == nil
+		}
+		ts := []unix.Timespec{{Sec: a.Sec, Nsec: int64(a.Nsec)}, {Sec: a.Sec, Nsec: int64(a.Nsec)}}
+		err = unix.UtimesNanoAt(unix.AT_FDCWD, base, ts, 0)
+		return err == nil
+	})
+	return err
+}

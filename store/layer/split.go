@@ -1,0 +1,217 @@
+package layer
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"imagefs/overlay"
+	"imagefs/store"
+)
+
+// maxSplitLine bounds one line of a tar-split. The stock packer makes a segment
+// of a header with its padding, and of what follows the archive's end.
+const maxSplitLine = 64 << 20
+
+// splitEntry is one record of a tar-split (github.com/vbatts/tar-split,
+// tar/storage): bytes of the tar, or the content of a file that lies elsewhere.
+type splitEntry struct {
+	Type    int    `json:"type"` // 1 file, 2 segment
+	Name    string `json:"name"`
+	NameRaw []byte `json:"name_raw"`
+	Size    int64  `json:"size"`
+	Payload []byte `json:"payload"` // segment: its bytes; file: CRC-64 of its content
+}
+
+const (
+	splitFile    = 1
+	splitSegment = 2
+)
+
+func (e *splitEntry) path() string {
+	if e.Name == "" {
+		return string(e.NameRaw)
+	}
+	return e.Name
+}
+
+// splitReader reads a tar-split, a line at a time.
+type splitReader struct {
+	s     *bufio.Scanner
+	files uint64 // file records so far
+	total int64  // bytes of the tar so far
+}
+
+func newSplitReader(r io.Reader) *splitReader {
+	s := bufio.NewScanner(r)
+	s.Buffer(make([]byte, 64<<10), maxSplitLine)
+	return &splitReader{s: s}
+}
+
+// next reads one record; io.EOF at the end.
+func (r *splitReader) next(e *splitEntry) error {
+	if !r.s.Scan() {
+		err := r.s.Err()
+		switch {
+		case err == nil:
+			return io.EOF
+		case errors.Is(err, bufio.ErrTooLong):
+			return fmt.Errorf("tar-split: a line of more than %d bytes: %w", maxSplitLine, store.ErrTooLarge)
+		}
+		return fmt.Errorf("tar-split: %w: %w", store.ErrCorrupt, err)
+	}
+	payload := e.Payload[:0]
+	*e = splitEntry{Payload: payload}
+	if err := json.Unmarshal(r.s.Bytes(), e); err != nil {
+		return fmt.Errorf("tar-split: %w: %w", store.ErrCorrupt, err)
+	}
+	switch {
+	case e.Type == splitSegment:
+		r.total += int64(len(e.Payload))
+	case e.Type == splitFile && e.Size >= 0:
+		if e.Size > 0 {
+			r.files++
+		}
+		r.total += e.Size
+	default:
+		return corrupt("tar-split: record of type %d and size %d", e.Type, e.Size)
+	}
+	if r.total < 0 || r.total > DefaultSize {
+		return errTooLarge("tar-split's tar", DefaultSize)
+	}
+	return nil
+}
+
+// SplitSize returns the size in bytes of the tar that a tar-split, not compressed, describes.
+func SplitSize(split io.Reader) (int64, error) {
+	r := newSplitReader(split)
+	var e splitEntry
+	for {
+		if err := r.next(&e); err == io.EOF {
+			return r.total, nil
+		} else if err != nil {
+			return 0, err
+		}
+	}
+}
+
+// ScanSplit collects the records of a layer from the headers in its tar-split,
+// not compressed, for a diff directory that does not tell owners or devices.
+// Errors wrap store.ErrCorrupt and store.ErrTooLarge.
+func ScanSplit(ctx context.Context, split io.Reader, lim Limits) (*overlay.Builder, error) {
+	lim = lim.withDefaults()
+	b := overlay.NewBuilder()
+	tr := tar.NewReader(&splitTar{r: newSplitReader(split)})
+	var newest overlay.Attr
+	root := false
+	for count := 0; ; count++ {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if count > lim.Entries {
+			return nil, fmt.Errorf("layer of more than %d entries: %w", lim.Entries, store.ErrTooLarge)
+		}
+		hdr, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, streamError(err)
+		}
+		r, err := parseHeader(hdr)
+		if err != nil {
+			return nil, err
+		}
+		if r.skip {
+			continue
+		}
+		root = root || r.Path == ""
+		if r.Sec > newest.Sec {
+			newest.Sec, newest.Nsec = r.Sec, r.Nsec
+		}
+		if err := b.Add(r.Entry); err != nil {
+			return nil, classify(err)
+		}
+	}
+	if !root {
+		newest.Mode = 0o755
+		if err := b.SetAttr("", newest, nil); err != nil {
+			return nil, classify(err)
+		}
+	}
+	return b, nil
+}
+
+// splitTar is the tar of a tar-split with zeros for the content of files, which
+// can be skipped in one step.
+type splitTar struct {
+	r     *splitReader
+	e     splitEntry
+	seg   []byte
+	zeros int64
+	pos   int64
+}
+
+func (t *splitTar) fill() error {
+	for len(t.seg) == 0 && t.zeros == 0 {
+		if err := t.r.next(&t.e); err != nil {
+			if err == io.EOF {
+				return err
+			}
+			return &sourceError{err}
+		}
+		if t.e.Type == splitSegment {
+			t.seg = t.e.Payload
+		} else {
+			t.zeros = t.e.Size
+		}
+	}
+	return nil
+}
+
+func (t *splitTar) Read(p []byte) (int, error) {
+	if err := t.fill(); err != nil {
+		return 0, err
+	}
+	n := 0
+	if len(t.seg) > 0 {
+		n = copy(p, t.seg)
+		t.seg = t.seg[n:]
+	} else {
+		n = int(min(int64(len(p)), t.zeros))
+		clear(p[:n])
+		t.zeros -= int64(n)
+	}
+	t.pos += int64(n)
+	return n, nil
+}
+
+// Seek skips forward, which is all that archive/tar asks for.
+func (t *splitTar) Seek(off int64, whence int) (int64, error) {
+	if whence != io.SeekCurrent || off < 0 {
+		return 0, errors.ErrUnsupported
+	}
+	for off > 0 {
+		if err := t.fill(); err != nil {
+			if err == io.EOF {
+				err = &sourceError{corrupt("tar-split ends within a file")}
+			}
+			return t.pos, err
+		}
+		var n int64
+		if len(t.seg) > 0 {
+			n = min(off, int64(len(t.seg)))
+			t.seg = t.seg[n:]
+		} else {
+			n = min(off, t.zeros)
+			t.zeros -= n
+		}
+		off -= n
+		t.pos += n
+	}
+	return t.pos, nil
+}
