@@ -1,0 +1,337 @@
+// Package beneath reads and writes files below one directory and never outside
+// it: no symbolic link is followed, no ".." obeyed (openat2(2) with
+// RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS), whatever a stranger put there.
+package beneath
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrTooLarge is returned by Read for a file over its limit.
+var ErrTooLarge = errors.New("file too large")
+
+const resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+
+// Root is an open directory. Paths are relative, "/"-separated; "." is the
+// directory itself. Errors are *fs.PathError. Safe for concurrent use.
+type Root struct {
+	f    *os.File
+	name string
+}
+
+// Open opens the directory at name, which may itself be reached through links.
+func Open(name string) (*Root, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &Root{f, name}, nil
+}
+
+// Close closes the directory.
+func (r *Root) Close() error { return r.f.Close() }
+
+// Name returns the name that the root was opened with.
+func (r *Root) Name() string { return r.name }
+
+// Fd returns the root's descriptor, which stays the Root's.
+func (r *Root) Fd() int { return int(r.f.Fd()) }
+
+func (r *Root) wrap(op, p string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: path.Join(r.name, p), Err: err}
+}
+
+func (r *Root) openat2(p string, flags int, mode uint32) (int, error) {
+	for {
+		fd, err := unix.Openat2(r.Fd(), p, &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: resolve})
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+			return fd, err
+		}
+	}
+}
+
+// OpenFile is os.OpenFile beneath the root. It does not wait for fifos.
+func (r *Root) OpenFile(p string, flags int, mode uint32) (*os.File, error) {
+	fd, err := r.openat2(p, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, mode)
+	if err != nil {
+		return nil, r.wrap("open", p, err)
+	}
+	return os.NewFile(uintptr(fd), path.Join(r.name, p)), nil
+}
+
+// Dir opens a directory for listing and as the base of other calls.
+func (r *Root) Dir(p string) (*os.File, error) {
+	return r.OpenFile(p, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+}
+
+// Sub opens a directory as a Root of its own.
+func (r *Root) Sub(p string) (*Root, error) {
+	f, err := r.Dir(p)
+	if err != nil {
+		return nil, err
+	}
+	return &Root{f, path.Join(r.name, p)}, nil
+}
+
+// Read returns a regular file's content, at most limit bytes; ErrTooLarge beyond.
+func (r *Root) Read(p string, limit int64) ([]byte, error) {
+	f, err := r.OpenFile(p, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, r.wrap("read", p, errors.New("not a regular file"))
+	}
+	if st.Size() > limit {
+		return nil, r.wrap("read", p, fmt.Errorf("%w: %d bytes, limit %d", ErrTooLarge, st.Size(), limit))
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		return nil, r.wrap("read", p, ErrTooLarge)
+	}
+	return b, err
+}
+
+// List returns the names in a directory, sorted.
+func (r *Root) List(p string) ([]string, error) {
+	f, err := r.Dir(p)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
+}
+
+// parent opens the directory that the last component of p is in.
+func (r *Root) parent(p string) (fd int, base string, err error) {
+	dir, base := path.Split(path.Clean(p))
+	if base == "." || base == ".." || base == "" {
+		return -1, "", unix.EINVAL
+	}
+	if dir == "" {
+		dir = "."
+	}
+	fd, err = r.openat2(path.Clean(dir), unix.O_PATH|unix.O_DIRECTORY, 0)
+	return fd, base, err
+}
+
+// at runs do on the directory of p.
+func (r *Root) at(op, p string, do func(dir int, base string) error) error {
+	fd, base, err := r.parent(p)
+	if err != nil {
+		return r.wrap(op, p, err)
+	}
+	defer unix.Close(fd)
+	return r.wrap(op, p, do(fd, base))
+}
+
+// Stat is lstat(2).
+func (r *Root) Stat(p string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	if p == "." {
+		return st, r.wrap("stat", p, unix.Fstat(r.Fd(), &st))
+	}
+	err := r.at("stat", p, func(d int, b string) error { return unix.Fstatat(d, b, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	return st, err
+}
+
+// Exists tells whether something is at p.
+func (r *Root) Exists(p string) bool {
+	_, err := r.Stat(p)
+	return err == nil
+}
+
+// IsDir tells whether p is a directory.
+func (r *Root) IsDir(p string) bool {
+	st, err := r.Stat(p)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+}
+
+// Readlink returns a symbolic link's target.
+func (r *Root) Readlink(p string) (string, error) {
+	buf := make([]byte, 4096)
+	n := 0
+	err := r.at("readlink", p, func(d int, b string) (err error) {
+		n, err = unix.Readlinkat(d, b, buf)
+		return err
+	})
+	return string(buf[:max(n, 0)]), err
+}
+
+// Mkdir makes a directory with exactly this mode; one that is there already stays as it is.
+func (r *Root) Mkdir(p string, mode uint32) error {
+	return r.at("mkdir", p, func(d int, b string) error {
+		err := unix.Mkdirat(d, b, mode)
+		if errors.Is(err, unix.EEXIST) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return unix.Fchmodat(d, b, mode, 0)
+	})
+}
+
+// Symlink makes a symbolic link.
+func (r *Root) Symlink(target, p string) error {
+	return r.at("symlink", p, func(d int, b string) error { return unix.Symlinkat(target, d, b) })
+}
+
+// Rename is rename(2).
+func (r *Root) Rename(from, to string) error {
+	fd, base, err := r.parent(from)
+	if err != nil {
+		return r.wrap("rename", from, err)
+	}
+	defer unix.Close(fd)
+	return r.at("rename to", to, func(d int, b string) error { return unix.Renameat(fd, base, d, b) })
+}
+
+// Remove removes a file or an empty directory; one that is not there is no error.
+func (r *Root) Remove(p string) error {
+	return r.at("remove", p, func(d int, b string) error {
+		err := unix.Unlinkat(d, b, 0)
+		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
+			err = unix.Unlinkat(d, b, unix.AT_REMOVEDIR)
+		}
+		if errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		return err
+	})
+}
+
+// RemoveAll removes a tree and follows nothing in it; one that is not there is no error.
+func (r *Root) RemoveAll(p string) error {
+	fd, base, err := r.parent(p)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return r.wrap("remove", p, err)
+	}
+	defer unix.Close(fd)
+	return r.wrap("remove", p, removeAll(fd, base, 0))
+}
+
+func removeAll(dir int, base string, depth int) error {
+	err := unix.Unlinkat(dir, base, 0)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EACCES) {
+		// An ordinary user's own directory without permissions.
+		_ = unix.Fchmodat(dir, base, 0o700, 0)
+		fd, err = unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), base)
+	defer f.Close()
+	if depth > 4096 {
+		return unix.ELOOP
+	}
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil && st.Mode&0o700 != 0o700 {
+		_ = unix.Fchmod(fd, 0o700)
+	}
+	for {
+		names, err := f.Readdirnames(1024)
+		for _, n := range names {
+			if err := removeAll(fd, n, depth+1); err != nil {
+				return err
+			}
+		}
+		if len(names) == 0 {
+			if err != nil && err != io.EOF {
+				return err
+			}
+			break
+		}
+		if _, err := f.Seek(0, 0); err != nil {
+			return err
+		}
+	}
+	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
+}
+
+// Write replaces a file in one step that survives a crash: temporary name,
+// fsync, rename, fsync of the directory.
+func (r *Root) Write(p string, data []byte, mode uint32) error {
+	return r.at("write", p, func(d int, b string) error {
+		tmp := ".tmp-" + Random(8)
+		fd, err := unix.Openat(d, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(fd), tmp)
+		_, err = f.Write(data)
+		err = errors.Join(err, unix.Fchmod(fd, mode))
+		if err == nil {
+			err = f.Sync()
+		}
+		if err = errors.Join(err, f.Close()); err == nil {
+			err = unix.Renameat(d, tmp, d, b)
+		}
+		if err != nil {
+			_ = unix.Unlinkat(d, tmp, 0)
+			return err
+		}
+		return syncDir(d)
+	})
+}
+
+// syncDir syncs a directory that may be open with O_PATH only.
+func syncDir(d int) error {
+	fd, err := unix.Openat(d, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fsync(fd)
+}
+
+// SyncDir makes the names in a directory durable.
+func (r *Root) SyncDir(p string) error {
+	f, err := r.Dir(p)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return r.wrap("fsync", p, unix.Fsync(int(f.Fd())))
+}
+
+// SyncFS makes everything on the root's file system durable.
+func (r *Root) SyncFS() error { return r.wrap("syncfs", ".", unix.Syncfs(r.Fd())) }
+
+// Random returns n random bytes in hex.
+func Random(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b)
+	return hex.EncodeToString(b)
+}
