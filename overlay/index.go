@@ -317,3 +317,8 @@ func (x *Index) checkXattrs(i int, r []byte, sets map[uint32]struct{}) error {
 	}
 	return nil
 }
+
+// Whiteout tells whether an inode is that of a whiteout: it has attributes and no content.
+func (x *Index) Whiteout(i Ino) bool {
+	return i != 0 && EntFlags(x.ent(Ent(le.Uint32(x.rec(i)[76:])))[10])&EntWhiteout != 0
+}

@@ -18,6 +18,7 @@ type Meta struct {
 	TarSize int64         `json:"tar_size"`          // bytes; -1 if it is not known
 	Size    int64         `json:"size"`              // as store.Layer has it
 	Spilled bool          `json:"spilled,omitempty"` // a spill file belongs to the layer
+	Blob    digest.Digest `json:"blob,omitempty"`    // of the compressed blob that the layer came from
 }
 
 // Index encodes the layer and closes the records. Size is set from now on.
@@ -31,7 +32,7 @@ func (u *Unpacked) Index() ([]byte, error) {
 		return nil, classify(err)
 	}
 	u.Size = ContentSize(ix)
-	return withMeta(raw, Meta{DiffID: u.DiffID, TarSize: u.TarSize, Size: u.Size, Spilled: u.Spilled})
+	return withMeta(raw, Meta{DiffID: u.DiffID, TarSize: u.TarSize, Size: u.Size, Spilled: u.Spilled, Blob: u.Blob})
 }
 
 // Close frees what Unpack holds; the diff directory stays. Harmless twice.

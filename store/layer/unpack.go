@@ -38,6 +38,7 @@ type Unpacked struct {
 	TarSize int64         // bytes of the tar
 	Size    int64         // bytes of all files, each inode once, links' targets included; set by Index
 	Spilled bool          // Spill is needed to put the tar together again
+	Blob    digest.Digest // for the index to keep; set by the caller
 
 	x       *extractor
 	newest  overlay.Attr // time of the newest entry

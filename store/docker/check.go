@@ -1,0 +1,291 @@
+package docker
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"golang.org/x/sys/unix"
+
+	"imagefs/overlay"
+	"imagefs/store"
+	"imagefs/store/layer"
+)
+
+// Check implements store.Checker.
+func (s *Store) Check(ctx context.Context, deep bool, found func(store.Problem)) error {
+	c := checker{s: s, deep: deep, found: found, chains: map[digest.Digest]bool{}, caches: map[string]bool{}}
+	if err := c.names(ctx); err != nil {
+		return err
+	}
+	ids, err := s.IDs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.image(ctx, id); err != nil {
+			return err
+		}
+	}
+	// Engines keep layers that belong to no image (build caches, containers); this program does not.
+	if s.root.IsDir(ownDir) && !s.root.IsDir("buildkit") && !s.root.IsDir("containers") {
+		c.orphans()
+	}
+	return nil
+}
+
+type checker struct {
+	s      *Store
+	deep   bool
+	found  func(store.Problem)
+	chains map[digest.Digest]bool
+	caches map[string]bool
+}
+
+func (c *checker) say(what string, err error) { c.found(store.Problem{What: what, Err: err}) }
+
+func (c *checker) names(ctx context.Context) error {
+	r, err := c.s.readRepos()
+	if err != nil {
+		c.say("repositories.json", err)
+		return nil
+	}
+	names := r.names(func(ref string) {
+		c.say("repositories.json", fmt.Errorf("bad reference %.300q: %w", ref, store.ErrCorrupt))
+	})
+	for ref, id := range names.Tags {
+		if !c.s.root.Exists(contentDir + "/" + id.Encoded()) {
+			c.say("repositories.json", fmt.Errorf("%s names %s, which is not there: %w", ref, id, store.ErrCorrupt))
+		}
+	}
+	return nil
+}
+
+func (c *checker) image(ctx context.Context, id digest.Digest) error {
+	what := "image " + string(id)
+	i, err := c.s.Image(ctx, id)
+	if err != nil {
+		c.say(what, err)
+		return nil
+	}
+	if i.RawConfig() == nil || len(i.Layers()) == 0 && i.Err() != nil {
+		c.say(what, i.Err())
+		return nil
+	}
+	if err := c.parents(id); err != nil {
+		c.say(what, err)
+	}
+	for _, l := range i.Layers() {
+		if c.chains[l.ChainID()] {
+			continue
+		}
+		c.chains[l.ChainID()] = true
+		if err := c.layer(ctx, l.(*layerRec)); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			c.say("layer "+string(l.ChainID()), err)
+		}
+	}
+	return nil
+}
+
+// parents follows the parents of the classic builder, which could be a loop.
+func (c *checker) parents(id digest.Digest) error {
+	seen := map[digest.Digest]bool{}
+	for ; id != ""; id = c.s.parentOf(id) {
+		if seen[id] {
+			return fmt.Errorf("its parents go round in a circle: %w", store.ErrCorrupt)
+		}
+		seen[id] = true
+	}
+	return nil
+}
+
+// layer checks one layer: its records, its links, its index, and with deep all its bytes.
+func (c *checker) layer(ctx context.Context, l *layerRec) error {
+	if l.broken != nil {
+		return l.broken
+	}
+	c.caches[l.cache] = true
+	d := overlayDir + "/" + l.cache
+	link, err := c.s.root.Read(d+"/link", maxSmall)
+	if err != nil {
+		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)
+	}
+	if !linkName.Match(link) {
+		return fmt.Errorf("link %.80q: %w", link, store.ErrCorrupt)
+	}
+	if to, err := c.s.root.Readlink(linkDir + "/" + string(link)); err != nil || to != "../"+l.cache+"/diff" {
+		return fmt.Errorf("overlay2/l/%s does not lead to it: %w", link, store.ErrCorrupt)
+	}
+	if err := c.lower(l); err != nil {
+		return err
+	}
+	ix, err := l.mapped(ctx)
+	if err != nil {
+		return err
+	}
+	if !c.deep {
+		return nil
+	}
+	if err := c.tar(ctx, l); err != nil && !errors.Is(err, store.ErrUnsupported) {
+		return err
+	}
+	return c.content(ctx, l, ix.Index)
+}
+
+// lower checks that a layer's "lower" is its parent's link and what that has.
+func (c *checker) lower(l *layerRec) error {
+	lower, err := c.s.root.Read(overlayDir+"/"+l.cache+"/lower", maxSmall)
+	if l.parent == "" {
+		if err == nil && len(lower) > 0 {
+			return fmt.Errorf("the lowest layer has a lower %.80q: %w", lower, store.ErrCorrupt)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)
+	}
+	cm := commit{in: &ingest{s: c.s}, links: map[digest.Digest]string{}}
+	want, err := cm.lowerLinks(l.parent)
+	if err != nil {
+		return err
+	}
+	if string(lower) != want {
+		return fmt.Errorf("lower is %.200q, want %.200q: %w", lower, want, store.ErrCorrupt)
+	}
+	return nil
+}
+
+// tar puts the layer's tar together and hashes it.
+func (c *checker) tar(ctx context.Context, l *layerRec) error {
+	t, err := l.Tar(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, ctxReader{ctx, io.NewSectionReader(t, 0, t.Size())}); err != nil {
+		return err
+	}
+	if got := digest.NewDigest(digest.SHA256, h); got != l.diff {
+		return fmt.Errorf("its content hashes to %s, its diff ID is %s: %w", got, l.diff, store.ErrCorrupt)
+	}
+	return nil
+}
+
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r ctxReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+// content opens every file that the index has.
+func (c *checker) content(ctx context.Context, l *layerRec, ix overlay.Layer) error {
+	l.mu.Lock()
+	dir, err := l.open()
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for i := range overlay.Ino(ix.Inodes()) {
+		if ix.Stat(i).Mode&0o170000 != 0o100000 || isWhiteout(ix, i) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		f, err := layer.Open(dir, ix, i)
+		if err != nil {
+			return err
+		}
+		f.Close()
+	}
+	return nil
+}
+
+// isWhiteout tells whether an inode stands for a whiteout: it has no content.
+func isWhiteout(ix overlay.Layer, i overlay.Ino) bool {
+	if w, ok := ix.(interface{ Whiteout(overlay.Ino) bool }); ok {
+		return w.Whiteout(i)
+	}
+	return false
+}
+
+// orphans looks for what belongs to no image.
+func (c *checker) orphans() {
+	names, err := c.s.root.List(layerDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.say("layerdb", err)
+	}
+	for _, n := range names {
+		if !isHex64(n) || !c.chains[digest.NewDigestFromEncoded(digest.SHA256, n)] {
+			c.say("layerdb/sha256/"+n, fmt.Errorf("belongs to no image: %w", store.ErrCorrupt))
+			if cache, err := c.s.root.Read(layerDir+"/"+n+"/cache-id", maxSmall); err == nil {
+				c.caches[string(cache)] = true
+			}
+		}
+	}
+	names, _ = c.s.root.List(overlayDir)
+	for _, n := range names {
+		if n != "l" && !c.caches[n] {
+			c.say("overlay2/"+n, fmt.Errorf("belongs to no layer: %w", store.ErrCorrupt))
+		}
+	}
+	names, _ = c.s.root.List(linkDir)
+	for _, n := range names {
+		to, err := c.s.root.Readlink(linkDir + "/" + n)
+		cache, ok := strings.CutSuffix(strings.TrimPrefix(to, "../"), "/diff")
+		if err != nil || !ok || !c.caches[cache] {
+			c.say("overlay2/l/"+n, fmt.Errorf("leads to no layer: %w", store.ErrCorrupt))
+		}
+	}
+	for _, dir := range []string{indexDir, spillDir} {
+		names, _ = c.s.root.List(dir)
+		for _, n := range names {
+			if _, cache, ok := strings.Cut(n, "-"); !ok || !c.caches[cache] {
+				c.say(dir+"/"+n, fmt.Errorf("belongs to no layer: %w", store.ErrCorrupt))
+			}
+		}
+	}
+	names, _ = c.s.root.List(journalDir)
+	for _, n := range names {
+		c.say(journalDir+"/"+n, fmt.Errorf("an interrupted change waits to be finished: %w", store.ErrCorrupt))
+	}
+	c.stages()
+}
+
+// stages looks for loads of processes that are dead.
+func (c *checker) stages() {
+	names, _ := c.s.root.List(stageDir)
+	slices.Sort(names)
+	for _, n := range names {
+		f, err := c.s.root.OpenFile(stageDir+"/"+n+"/lock", os.O_RDONLY, 0)
+		if err == nil {
+			err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
+			f.Close()
+			if err != nil {
+				continue
+			}
+		}
+		c.say(stageDir+"/"+n, fmt.Errorf("an interrupted load waits to be cleared away: %w", store.ErrCorrupt))
+	}
+}

@@ -1,0 +1,38 @@
+// Package docker reads and writes a store in Docker's own layout, with the
+// overlay2 driver: the data root of a live daemon, of a dead one, a copy of
+// one from another machine, or the embedded store, which a dockerd can adopt.
+//
+//	image/overlay2/
+//	  repositories.json                  references → image ID, one line of JSON
+//	  imagedb/content/sha256/<image ID>  the config, whose SHA-256 is the ID
+//	  imagedb/metadata/sha256/<ID>/      parent, lastUpdated
+//	  layerdb/sha256/<chain ID>/         cache-id, diff, size, parent, tar-split.json.gz
+//	  layerdb/mounts/<container>/        parent: the chain that a container stands on
+//	  distribution/                      blob digest ⇄ diff ID, after a pull or push
+//	overlay2/
+//	  <cache-id>/{diff,link,lower,work,committed}
+//	  l/<link>                           -> ../<cache-id>/diff
+//	containers/<id>/config.v2.json       which image a container uses
+//	imagefs/                             our own, ignored by every engine
+//	  lock                               flock(2), held while the store is written
+//	  journal/<n>.json                   what is being done: see below
+//	  stage/<random>/                    layers being unpacked; flock on its file "lock"
+//	  index/<chain>-<cache-id>           the layer's index (package overlay)
+//	  spill/<chain>-<cache-id>           content that only the tar has (package store/layer)
+//
+// # Writing
+//
+// A load unpacks into stage/ without the lock. Commit takes the lock, makes all
+// staged data durable with one syncfs(2), and writes a journal record of the
+// steps that are left: renames into overlay2 and layerdb, links, configs, names
+// last. From then on the load happens: every step can be repeated, and whoever
+// next opens the store for writing repeats those of a process that died. Before
+// the record it has not happened, and the stage directory, whose lock nobody
+// holds any more, is removed. Removing an image works the same way, in Docker's
+// order: names, metadata, config, layers from the top. A single name is changed
+// by replacing repositories.json.
+//
+// Locks are taken in this order: Store.writing, the lock file, a daemon's
+// databases. Store.mu and a layer's mu guard memory only; no lock is taken and
+// no store is written while one is held, but an index may be built under a layer's.
+package docker

@@ -1,0 +1,114 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/store"
+)
+
+// image is an image as it was found on disk.
+type image struct {
+	id         digest.Digest
+	raw        []byte
+	config     store.Config
+	parent     digest.Digest
+	lastTagged time.Time
+	layers     []store.Layer
+	err        error
+}
+
+var _ store.Image = (*image)(nil)
+
+func (i *image) ID() digest.Digest     { return i.id }
+func (i *image) RawConfig() []byte     { return i.raw }
+func (i *image) Config() store.Config  { return i.config }
+func (i *image) Parent() digest.Digest { return i.parent }
+func (i *image) LastTagged() time.Time { return i.lastTagged }
+func (i *image) Layers() []store.Layer { return i.layers }
+func (i *image) Err() error            { return i.err }
+
+// Image implements store.Store.
+func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error) {
+	if !isID(id) {
+		return nil, fmt.Errorf("image ID %.80q: %w", string(id), store.ErrInvalid)
+	}
+	img := &image{id: id}
+	raw, err := s.config(id)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		r, rerr := s.readRepos()
+		if rerr != nil || !r.has(id) {
+			return nil, err
+		}
+		img.err = fmt.Errorf("image %s has a name and no config: %w", id, store.ErrCorrupt)
+		return img, nil
+	case err != nil:
+		img.err = err
+		return img, nil
+	}
+	img.raw = raw
+	if img.config, err = store.ParseConfig(raw); err != nil {
+		img.err = fmt.Errorf("image %s: %w", id, err)
+		return img, nil
+	}
+	img.parent = s.parentOf(id)
+	if b, err := s.root.Read(metadataDir+"/"+id.Encoded()+"/lastUpdated", maxSmall); err == nil {
+		img.lastTagged, _ = time.Parse(time.RFC3339Nano, strings.TrimSpace(string(b)))
+	}
+	var chain digest.Digest
+	for n, d := range img.config.DiffIDs {
+		parent := chain
+		chain = store.NextChainID(chain, d)
+		l := s.layer(chain, parent, d)
+		img.layers = append(img.layers, l)
+		if l.broken != nil && img.err == nil {
+			img.err = fmt.Errorf("image %s: layer %d: %w", id, n, l.broken)
+		}
+	}
+	return img, nil
+}
+
+func (r repositories) has(id digest.Digest) bool {
+	for _, refs := range r.Repositories {
+		for _, i := range refs {
+			if i == id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// config reads an image's config and proves that it is that.
+func (s *Store) config(id digest.Digest) ([]byte, error) {
+	raw, err := s.root.Read(contentDir+"/"+id.Encoded(), store.MaxConfigSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no such image: %s: %w", id, store.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("config of image %s: %w: %w", id, store.ErrCorrupt, err)
+	}
+	if got := digest.FromBytes(raw); got != id {
+		return nil, fmt.Errorf("config of image %s hashes to %s: %w", id, got, store.ErrCorrupt)
+	}
+	return raw, nil
+}
+
+// parentOf returns what the classic builder recorded, "" for nothing or nonsense.
+func (s *Store) parentOf(id digest.Digest) digest.Digest {
+	b, err := s.root.Read(metadataDir+"/"+id.Encoded()+"/parent", maxSmall)
+	if err != nil {
+		return ""
+	}
+	if p := digest.Digest(strings.TrimSpace(string(b))); isID(p) && p != id {
+		return p
+	}
+	return ""
+}

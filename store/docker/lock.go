@@ -1,0 +1,149 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"imagefs/store"
+)
+
+// lockWait is how long a writer waits for another process.
+const lockWait = 60 * time.Second
+
+// lock makes the caller the only writer, and finishes what a dead one left.
+// store.ErrReadOnly if the store cannot be written or a daemon lives on it,
+// store.ErrBusy if another process does not let go.
+func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	if s.opts.ReadOnly {
+		return nil, fmt.Errorf("store %s was opened read-only: %w", s.path, store.ErrReadOnly)
+	}
+	s.writing.Lock()
+	release := []func(){s.writing.Unlock}
+	free := func() {
+		for i := len(release) - 1; i >= 0; i-- {
+			release[i]()
+		}
+	}
+	defer func() {
+		if err != nil {
+			free()
+		}
+	}()
+	if err := ownSkeleton(s.root); err != nil {
+		return nil, readOnly(err)
+	}
+	f, err := s.root.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, readOnly(err)
+	}
+	release = append(release, func() { f.Close() })
+	for end := time.Now().Add(lockWait); ; {
+		err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock store %s: %w", s.path, err)
+		}
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("another process is writing to the store %s: %w", s.path, store.ErrBusy)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	g, err := s.takeGuard()
+	if err != nil {
+		return nil, err
+	}
+	release = append(release, g.release)
+	if err := s.redoAll(); err != nil {
+		return nil, err
+	}
+	return free, nil
+}
+
+func readOnly(err error) error {
+	if errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("%w: %w", store.ErrReadOnly, err)
+	}
+	return err
+}
+
+// recover finishes what dead processes left, if there is anything and the store may be written.
+func (s *Store) recover() error {
+	if !s.root.IsDir(ownDir) {
+		return nil
+	}
+	f, err := s.root.OpenFile(lockFile, os.O_RDWR, 0)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+			return nil
+		}
+		return err
+	}
+	defer f.Close()
+	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil // a living writer has it, and has looked already
+	}
+	g, err := s.takeGuard()
+	if err != nil {
+		return nil
+	}
+	defer g.release()
+	if err := s.redoAll(); err != nil {
+		return err
+	}
+	s.clearStages()
+	s.clearTemps()
+	return nil
+}
+
+// clearStages removes what was being unpacked by processes that died. The lock is held.
+func (s *Store) clearStages() {
+	names, err := s.root.List(stageDir)
+	if err != nil {
+		return
+	}
+	for _, n := range names {
+		p := stageDir + "/" + n
+		f, err := s.root.OpenFile(p+"/lock", os.O_RDWR, 0)
+		if err == nil {
+			err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
+			defer f.Close()
+			if err != nil {
+				continue // it lives
+			}
+		}
+		if err := s.root.RemoveAll(p); err != nil {
+			s.log.Warn("cannot clear what an interrupted load left", "path", p, "err", err)
+		}
+	}
+}
+
+// clearTemps removes temporary files of writes that were cut off. The lock is held.
+func (s *Store) clearTemps() {
+	for _, d := range []string{imageDir, contentDir, journalDir, indexDir} {
+		names, _ := s.root.List(d)
+		for _, n := range names {
+			if strings.HasPrefix(n, ".tmp-") {
+				_ = s.root.Remove(d + "/" + n)
+			}
+		}
+	}
+	names, _ := s.root.List(layerDir)
+	for _, n := range names {
+		if strings.HasSuffix(n, "-removing") {
+			_ = s.root.RemoveAll(layerDir + "/" + n)
+		}
+	}
+}

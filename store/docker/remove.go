@@ -1,0 +1,330 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/store"
+)
+
+// Remove implements store.Remover, by the rules of dockerd's image deletion.
+func (s *Store) Remove(ctx context.Context, refOrID string, force bool) (store.Removed, error) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return store.Removed{}, err
+	}
+	defer unlock()
+	id, ref, err := store.Resolve(ctx, s, refOrID)
+	if err != nil {
+		return store.Removed{}, err
+	}
+	p, err := s.planner(ctx)
+	if err != nil {
+		return store.Removed{}, err
+	}
+	if err := p.remove(id, ref, refOrID, force); err != nil {
+		return store.Removed{}, err
+	}
+	out := store.Removed{Untagged: p.rec.Untag}
+	for _, img := range p.rec.Images {
+		out.Deleted = append(out.Deleted, img.ID)
+	}
+	p.layers()
+	for _, l := range p.rec.Layers {
+		out.Deleted = append(out.Deleted, l.Chain)
+	}
+	if len(p.rec.Images) == 0 {
+		// A name alone is one step and needs no journal.
+		return out, s.changeNames(nil, p.rec.Untag)
+	}
+	file, err := s.begin(p.rec)
+	if err != nil {
+		return store.Removed{}, err
+	}
+	step("begun")
+	if err := s.doRemove(p.rec); err != nil {
+		return store.Removed{}, fmt.Errorf("%w; the rest is removed at the next start", err)
+	}
+	return out, s.end(file)
+}
+
+// container is what matters of a container.
+type container struct {
+	ID    string
+	Image digest.Digest
+	State struct{ Running bool }
+}
+
+// planner decides what goes.
+type planner struct {
+	s          *Store
+	names      store.Names
+	images     map[digest.Digest][]digest.Digest // ID → chain IDs, bottom first
+	parents    map[digest.Digest]digest.Digest
+	containers []container
+	rec        record
+}
+
+func (s *Store) planner(ctx context.Context) (*planner, error) {
+	r, err := s.readRepos()
+	if err != nil {
+		return nil, err
+	}
+	p := &planner{s: s, names: r.names(nil), images: map[digest.Digest][]digest.Digest{}, parents: map[digest.Digest]digest.Digest{}, rec: record{Op: opRemove}}
+	ids, err := s.IDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		p.images[id] = nil
+		p.parents[id] = s.parentOf(id)
+		raw, err := s.config(id)
+		if err != nil {
+			continue // broken: it keeps no layers, and can be removed
+		}
+		cfg, err := store.ParseConfig(raw)
+		if err != nil {
+			continue
+		}
+		var chain digest.Digest
+		for _, d := range cfg.DiffIDs {
+			chain = store.NextChainID(chain, d)
+			p.images[id] = append(p.images[id], chain)
+		}
+	}
+	p.containers, err = s.containers()
+	return p, err
+}
+
+func (s *Store) containers() ([]container, error) {
+	names, err := s.root.List("containers")
+	if err != nil {
+		return nil, nil // no containers, as in the embedded store
+	}
+	var out []container
+	for _, n := range names {
+		if !isHex64(n) {
+			continue
+		}
+		b, err := s.root.Read("containers/"+n+"/config.v2.json", 16<<20)
+		if err != nil {
+			continue
+		}
+		c := container{}
+		if err := json.Unmarshal(b, &c); err != nil {
+			return nil, fmt.Errorf("container %s: %w: %w", n, store.ErrCorrupt, err)
+		}
+		c.ID = n
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// refs returns all references of an image, sorted.
+func (p *planner) refs(id digest.Digest) []string {
+	var out []string
+	for _, m := range []map[string]digest.Digest{p.names.Tags, p.names.Digests} {
+		for ref, i := range m {
+			if i == id && !slices.Contains(p.rec.Untag, ref) {
+				out = append(out, ref)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// single tells whether references name one repository with one tag at most.
+func single(refs []string) bool {
+	tags := 0
+	for _, r := range refs {
+		if repoOf(r) != repoOf(refs[0]) {
+			return false
+		}
+		if !strings.Contains(r, "@") {
+			tags++
+		}
+	}
+	return tags <= 1
+}
+
+// withDigests returns ref, and the digest references of its repository if it is its last tag for the image.
+func withDigests(names store.Names, id digest.Digest, ref string) []string {
+	out := []string{ref}
+	if strings.Contains(ref, "@") {
+		return out
+	}
+	for r, i := range names.Tags {
+		if i == id && r != ref && repoOf(r) == repoOf(ref) {
+			return out
+		}
+	}
+	for r, i := range names.Digests {
+		if i == id && repoOf(r) == repoOf(ref) {
+			out = append(out, r)
+		}
+	}
+	slices.Sort(out[1:])
+	return out
+}
+
+func (p *planner) user(id digest.Digest, running bool) *container {
+	for i := range p.containers {
+		if c := &p.containers[i]; c.Image == id && (c.State.Running || !running) {
+			return c
+		}
+	}
+	return nil
+}
+
+func conflict(what, why, remedy string) error {
+	return fmt.Errorf("conflict: unable to delete %s (%s) - %s: %w", what, remedy, why, store.ErrBusy)
+}
+
+const (
+	mustForce  = "must be forced"
+	cannotEven = "cannot be forced"
+)
+
+func (p *planner) remove(id digest.Digest, ref, given string, force bool) error {
+	if ref != "" {
+		if c := p.user(id, false); c != nil && !force && single(p.refs(id)) {
+			return conflict(given, "container "+short(c.ID)+" is using its referenced image "+short(id.Encoded()), mustForce)
+		}
+		p.rec.Untag = withDigests(p.names, id, ref)
+		if len(p.refs(id)) > 0 {
+			return nil
+		}
+		return p.delete(id, given, force, true)
+	}
+	if refs := p.refs(id); single(refs) {
+		if err := p.conflicts(id, given, force); err != nil {
+			return err
+		}
+		p.rec.Untag = append(p.rec.Untag, refs...)
+	}
+	return p.delete(id, given, force, false)
+}
+
+// conflicts tells what forbids to delete an image, its names aside.
+func (p *planner) conflicts(id digest.Digest, given string, force bool) error {
+	for child, parent := range p.parents {
+		if parent == id && p.live(child) {
+			return conflict(given, "image has dependent child images", cannotEven)
+		}
+	}
+	if c := p.user(id, true); c != nil {
+		return conflict(given, "image is being used by running container "+short(c.ID), cannotEven)
+	}
+	if c := p.user(id, false); c != nil && !force {
+		return conflict(given, "image is being used by stopped container "+short(c.ID), mustForce)
+	}
+	return nil
+}
+
+// live tells whether an image stays.
+func (p *planner) live(id digest.Digest) bool {
+	return !slices.ContainsFunc(p.rec.Images, func(r recordImage) bool { return r.ID == id })
+}
+
+// delete takes an image with all its names, then the parents that only it
+// needed. With quiet, because a name was given and is gone, an image that must
+// stay is no error.
+func (p *planner) delete(id digest.Digest, given string, force, quiet bool) error {
+	if err := p.conflicts(id, given, force); err != nil {
+		if quiet && errors.Is(err, store.ErrBusy) {
+			return nil
+		}
+		return err
+	}
+	if refs := p.refs(id); len(refs) > 0 {
+		if !force {
+			return conflict(given, "image is referenced in multiple repositories", mustForce)
+		}
+		p.rec.Untag = append(p.rec.Untag, refs...)
+	}
+	p.rec.Images = append(p.rec.Images, recordImage{ID: id})
+	parent := p.parents[id]
+	if _, ok := p.images[parent]; !ok || !p.live(parent) || len(p.refs(parent)) > 0 || p.hasChildren(parent) || p.user(parent, false) != nil {
+		return nil
+	}
+	return p.delete(parent, string(parent), false, true)
+}
+
+func (p *planner) hasChildren(id digest.Digest) bool {
+	for child, parent := range p.parents {
+		if parent == id && p.live(child) {
+			return true
+		}
+	}
+	return false
+}
+
+// layers adds the layers that nothing needs any more, from the top.
+func (p *planner) layers() {
+	needed := map[digest.Digest]bool{}
+	for id, chains := range p.images {
+		if p.live(id) {
+			for _, c := range chains {
+				needed[c] = true
+			}
+		}
+	}
+	for _, c := range p.mounted() {
+		// A container's layer stands on a chain, which stands on others.
+		for n := 0; isID(c) && !needed[c] && n < store.MaxLayers; n++ {
+			needed[c] = true
+			b, err := p.s.root.Read(layerDir+"/"+c.Encoded()+"/parent", maxSmall)
+			if err != nil {
+				break
+			}
+			c = digest.Digest(b)
+		}
+	}
+	done := map[digest.Digest]bool{}
+	for _, img := range p.rec.Images {
+		chains := p.images[img.ID]
+		for n := len(chains) - 1; n >= 0; n-- {
+			c := chains[n]
+			if needed[c] {
+				break
+			}
+			if done[c] {
+				continue
+			}
+			done[c] = true
+			cache, err := p.s.root.Read(layerDir+"/"+c.Encoded()+"/cache-id", maxSmall)
+			if err != nil || !cacheID.Match(cache) || string(cache) == "l" {
+				continue // broken: nothing tells what belongs to it
+			}
+			l := recordLayer{Chain: c, Cache: string(cache)}
+			if b, err := p.s.root.Read(overlayDir+"/"+l.Cache+"/link", maxSmall); err == nil && linkName.Match(b) {
+				l.Link = string(b)
+			}
+			p.rec.Layers = append(p.rec.Layers, l)
+		}
+	}
+}
+
+// mounted returns the chains that containers stand on.
+func (p *planner) mounted() []digest.Digest {
+	names, err := p.s.root.List(mountsDir)
+	if err != nil {
+		return nil
+	}
+	var out []digest.Digest
+	for _, n := range names {
+		if b, err := p.s.root.Read(mountsDir+"/"+n+"/parent", maxSmall); err == nil {
+			out = append(out, digest.Digest(strings.TrimSpace(string(b))))
+		}
+	}
+	return out
+}
+
+func short(hex string) string { return hex[:min(12, len(hex))] }

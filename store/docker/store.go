@@ -1,0 +1,370 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/distribution/reference"
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/store"
+	"imagefs/store/beneath"
+)
+
+// Options of Open.
+type Options struct {
+	ReadOnly bool         // never write below the root, not even an index
+	Create   bool         // make an empty store where there is none
+	Cache    string       // directory for the indexes of stores that are not written; "" keeps them in memory
+	Log      *slog.Logger // nil: silent
+}
+
+// The layout.
+const (
+	imageDir    = "image/overlay2"
+	reposFile   = imageDir + "/repositories.json"
+	contentDir  = imageDir + "/imagedb/content/sha256"
+	metadataDir = imageDir + "/imagedb/metadata/sha256"
+	layerDir    = imageDir + "/layerdb/sha256"
+	mountsDir   = imageDir + "/layerdb/mounts"
+	distDir     = imageDir + "/distribution"
+	overlayDir  = "overlay2"
+	linkDir     = "overlay2/l"
+	ownDir      = "imagefs"
+	lockFile    = ownDir + "/lock"
+	journalDir  = ownDir + "/journal"
+	stageDir    = ownDir + "/stage"
+	indexDir    = ownDir + "/index"
+	spillDir    = ownDir + "/spill"
+)
+
+// Limits on what is read whole.
+const (
+	maxRepos = 256 << 20
+	maxSmall = 64 << 10
+)
+
+// Store is a store in Docker's layout.
+type Store struct {
+	root *beneath.Root
+	path string
+	opts Options
+	log  *slog.Logger
+
+	writing sync.Mutex // one write of this process at a time; before the lock file
+
+	mu     sync.Mutex // guards layers
+	layers map[string]*layerRec
+}
+
+var (
+	_ store.Store    = (*Store)(nil)
+	_ store.Tagger   = (*Store)(nil)
+	_ store.Remover  = (*Store)(nil)
+	_ store.Ingester = (*Store)(nil)
+	_ store.Watcher  = (*Store)(nil)
+	_ store.Checker  = (*Store)(nil)
+)
+
+// Open opens the store at root, or the one that lies in a directory below it
+// (an unpacked copy of a data root). Half-done work of processes that died is
+// finished or cleared away if the store may be written. store.ErrNotFound if
+// there is no store; store.ErrUnsupported for storage drivers other than overlay2.
+func Open(root string, o Options) (*Store, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	at, err := locate(abs)
+	if errors.Is(err, store.ErrNotFound) && o.Create && !o.ReadOnly {
+		if err = create(abs); err == nil {
+			at = abs
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := beneath.Open(at)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	s := &Store{root: r, path: at, opts: o, log: o.Log, layers: map[string]*layerRec{}}
+	if !o.ReadOnly {
+		if err := s.recover(); err != nil {
+			r.Close()
+			return nil, fmt.Errorf("recover store %s: %w", at, err)
+		}
+	}
+	return s, nil
+}
+
+// maxLocate bounds the search for a store below a directory.
+const (
+	maxLocate      = 4096
+	maxLocateDepth = 6
+)
+
+// locate finds the data root at or below a directory, breadth first.
+func locate(root string) (string, error) {
+	if st, err := os.Stat(root); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("no store at %s: %w", root, store.ErrNotFound)
+		}
+		return "", fmt.Errorf("open store: %w", err)
+	} else if !st.IsDir() {
+		return "", fmt.Errorf("%s is not a directory: %w", root, store.ErrInvalid)
+	}
+	type place struct {
+		path  string
+		depth int
+	}
+	queue := []place{{root, 0}}
+	other := ""
+	for n := 0; n < len(queue) && n < maxLocate; n++ {
+		p := queue[n]
+		found, driver := isRoot(p.path)
+		if found {
+			return p.path, nil
+		}
+		if driver != "" {
+			other = driver
+		}
+		if p.depth == maxLocateDepth || driver != "" {
+			continue
+		}
+		entries, err := os.ReadDir(p.path)
+		if err != nil {
+			if n == 0 {
+				return "", fmt.Errorf("open store: %w", err)
+			}
+			continue
+		}
+		for _, e := range entries {
+			if e.IsDir() {
+				queue = append(queue, place{filepath.Join(p.path, e.Name()), p.depth + 1})
+			}
+		}
+	}
+	if other != "" {
+		return "", fmt.Errorf("the store at %s uses the storage driver %s, overlay2 is needed: %w", root, other, store.ErrUnsupported)
+	}
+	return "", fmt.Errorf("no store at %s: %w", root, store.ErrNotFound)
+}
+
+// isRoot tells whether a directory is a data root; if it is one of another driver, which.
+func isRoot(dir string) (found bool, driver string) {
+	isDir := func(p string) bool {
+		st, err := os.Lstat(filepath.Join(dir, p))
+		return err == nil && st.IsDir()
+	}
+	if isDir(imageDir+"/imagedb") || isDir(imageDir+"/layerdb") {
+		return true, ""
+	}
+	for _, d := range []string{"aufs", "overlay", "vfs", "btrfs", "zfs", "devicemapper", "fuse-overlayfs"} {
+		if isDir("image/" + d + "/imagedb/content") {
+			return false, d
+		}
+	}
+	return false, ""
+}
+
+// create makes an empty store, with the modes that Docker gives.
+func create(root string) error {
+	if entries, err := os.ReadDir(root); err == nil && len(entries) > 0 {
+		return fmt.Errorf("no store at %s, and it is not empty: %w", root, store.ErrNotFound)
+	}
+	if err := os.MkdirAll(filepath.Dir(root), 0o755); err != nil {
+		return fmt.Errorf("make store: %w", err)
+	}
+	if err := os.Mkdir(root, 0o710); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make store: %w", err)
+	}
+	r, err := beneath.Open(root)
+	if err != nil {
+		return fmt.Errorf("make store: %w", err)
+	}
+	defer r.Close()
+	return skeleton(r)
+}
+
+// skeleton makes the directories that a store has; those that are there stay as they are.
+func skeleton(r *beneath.Root) error {
+	for _, d := range []struct {
+		path string
+		mode uint32
+	}{
+		{"image", 0o700}, {imageDir, 0o700}, {distDir, 0o700},
+		{imageDir + "/imagedb", 0o700}, {imageDir + "/imagedb/content", 0o700}, {contentDir, 0o700},
+		{imageDir + "/imagedb/metadata", 0o700}, {metadataDir, 0o700},
+		{imageDir + "/layerdb", 0o700}, {layerDir, 0o755}, {imageDir + "/layerdb/tmp", 0o755},
+		{overlayDir, 0o710}, {linkDir, 0o700},
+	} {
+		if err := r.Mkdir(d.path, d.mode); err != nil {
+			return fmt.Errorf("make store: %w", err)
+		}
+	}
+	if err := ownSkeleton(r); err != nil {
+		return err
+	}
+	if !r.Exists(reposFile) {
+		if err := r.Write(reposFile, []byte(`{"Repositories":{}}`), 0o600); err != nil {
+			return fmt.Errorf("make store: %w", err)
+		}
+	}
+	return nil
+}
+
+func ownSkeleton(r *beneath.Root) error {
+	for _, d := range []string{ownDir, journalDir, stageDir, indexDir, spillDir} {
+		if err := r.Mkdir(d, 0o700); err != nil {
+			return fmt.Errorf("make store: %w", err)
+		}
+	}
+	return nil
+}
+
+// Root implements store.Store.
+func (s *Store) Root() string { return s.path }
+
+// Close releases the store's descriptors. Layers that are in use keep theirs.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.layers {
+		l.close()
+	}
+	s.layers = nil
+	return s.root.Close()
+}
+
+// repositories is repositories.json.
+type repositories struct {
+	Repositories map[string]map[string]digest.Digest
+}
+
+func (s *Store) readRepos() (repositories, error) {
+	var r repositories
+	b, err := s.root.Read(reposFile, maxRepos)
+	if errors.Is(err, fs.ErrNotExist) {
+		return repositories{map[string]map[string]digest.Digest{}}, nil
+	}
+	if err != nil {
+		return r, classify(err)
+	}
+	if r, err = parseRepos(b); err != nil {
+		return r, fmt.Errorf("%s: %w", path.Join(s.path, reposFile), err)
+	}
+	return r, nil
+}
+
+func parseRepos(b []byte) (repositories, error) {
+	var r repositories
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("%w: %w", store.ErrCorrupt, err)
+	}
+	if r.Repositories == nil {
+		r.Repositories = map[string]map[string]digest.Digest{}
+	}
+	return r, nil
+}
+
+// names splits the references into tags and digests and drops those that are
+// neither, or name no image ID. bad, if not nil, hears of each that is dropped.
+func (r repositories) names(bad func(ref string)) store.Names {
+	n := store.Names{Tags: map[string]digest.Digest{}, Digests: map[string]digest.Digest{}}
+	for repo, refs := range r.Repositories {
+		for ref, id := range refs {
+			kind := refKind(repo, ref)
+			switch {
+			case !isID(id) || kind == 0:
+				if bad != nil {
+					bad(ref)
+				}
+			case kind == '@':
+				n.Digests[ref] = id
+			default:
+				n.Tags[ref] = id
+			}
+		}
+	}
+	return n
+}
+
+// refKind returns ':' for a familiar tag reference of the repository, '@' for a digest reference, else 0.
+func refKind(repo, ref string) byte {
+	rest, ok := strings.CutPrefix(ref, repo)
+	if !ok || rest == "" {
+		return 0
+	}
+	n, err := reference.ParseNormalizedNamed(ref)
+	if err != nil || reference.FamiliarString(n) != ref {
+		return 0
+	}
+	return rest[0]
+}
+
+func isID(d digest.Digest) bool {
+	h, ok := strings.CutPrefix(string(d), "sha256:")
+	return ok && isHex64(h)
+}
+
+var hex64 = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+func isHex64(s string) bool { return hex64.MatchString(s) }
+
+// Names implements store.Store.
+func (s *Store) Names(ctx context.Context) (store.Names, error) {
+	r, err := s.readRepos()
+	if err != nil {
+		return store.Names{}, err
+	}
+	return r.names(nil), nil
+}
+
+// IDs implements store.Store: all images with a config, and those that only a name is left of.
+func (s *Store) IDs(ctx context.Context) ([]digest.Digest, error) {
+	names, err := s.root.List(contentDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, classify(err)
+	}
+	seen := map[digest.Digest]bool{}
+	for _, n := range names {
+		if isHex64(n) {
+			seen[digest.NewDigestFromEncoded(digest.SHA256, n)] = true
+		}
+	}
+	if r, err := s.readRepos(); err == nil {
+		n := r.names(nil)
+		for _, id := range n.Tags {
+			seen[id] = true
+		}
+	}
+	ids := make([]digest.Digest, 0, len(seen))
+	for id := range seen {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// classify gives errors of package beneath their sentinel.
+func classify(err error) error {
+	if errors.Is(err, beneath.ErrTooLarge) {
+		return fmt.Errorf("%w: %w", store.ErrTooLarge, err)
+	}
+	return err
+}
