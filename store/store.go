@@ -177,3 +177,19 @@ type NewLayer struct {
 	Staged Staged
 	Blob   digest.Digest // digest of the compressed blob it came from, "" if unknown or the layer was not compressed
 }
+
+// Loaded is one image that a load brought.
+type Loaded struct {
+	ID    digest.Digest
+	Names []string // the familiar references it was given, sorted; may be empty
+}
+
+// Loader reads image archives into a store. Nothing of a load that fails stays.
+// Errors wrap ErrCorrupt (no archive, truncated, a digest that does not fit),
+// ErrTooLarge, ErrReadOnly, ErrUnsupported, ErrNotFound, or the system's own.
+type Loader interface {
+	// Load reads one archive, in whatever format and compression, to the end of the stream.
+	Load(ctx context.Context, r io.Reader) ([]Loaded, error)
+	// LoadPath loads an archive file or an OCI layout directory.
+	LoadPath(ctx context.Context, path string) ([]Loaded, error)
+}
