@@ -1,0 +1,277 @@
+// Package ctl carries out the commands that are written to control files, and
+// remembers what became of them. It knows no file system protocol: it takes
+// bytes and returns errors that wrap the sentinels of package store.
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/store"
+)
+
+// MaxCommand bounds a command in bytes, the newline included.
+const MaxCommand = 4096
+
+// keepErrors is how many failures Errors tells of.
+const keepErrors = 64
+
+// Result is what became of a command. Last gives it as JSON.
+type Result struct {
+	OK      bool            `json:"ok"`
+	Op      string          `json:"op"`
+	ID      digest.Digest   `json:"id,omitempty"`
+	Tags    []string        `json:"tags,omitempty"`
+	Deleted []digest.Digest `json:"deleted,omitempty"`
+	Error   string          `json:"error,omitempty"`
+	Images  []digest.Digest `json:"images,omitempty"` // load: all that came, if more than one
+}
+
+// Options of New. All may be nil.
+type Options struct {
+	Loader store.Loader
+	// Changed is called after a command changed the store, before it returns.
+	Changed func()
+	// InUse tells why an image must not be deleted now although the store would, nil if nothing forbids it.
+	InUse func(ctx context.Context, refOrID string) error
+}
+
+// Ctl runs commands, one call at a time or several. Safe for concurrent use.
+type Ctl struct {
+	st store.Store
+	o  Options
+
+	mu     sync.Mutex // guards what follows; never held while a command runs
+	last   map[uint32]Result
+	errors []failure // oldest first
+}
+
+type failure struct {
+	At    time.Time `json:"time"`
+	Op    string    `json:"op"`
+	Args  string    `json:"args,omitempty"`
+	Error string    `json:"error"`
+}
+
+// New returns a Ctl for a store.
+func New(st store.Store, o Options) *Ctl {
+	if o.Changed == nil {
+		o.Changed = func() {}
+	}
+	return &Ctl{st: st, o: o, last: map[uint32]Result{}}
+}
+
+// line checks that b is one command and returns it without its newline.
+func line(b []byte) (string, error) {
+	if len(b) > MaxCommand {
+		return "", fmt.Errorf("a command of more than %d bytes: %w", MaxCommand, store.ErrInvalid)
+	}
+	s := strings.TrimSuffix(string(b), "\n")
+	if strings.ContainsAny(s, "\n\r") {
+		return "", fmt.Errorf("more than one line; write one command at a time: %w", store.ErrInvalid)
+	}
+	if strings.IndexByte(s, 0) >= 0 {
+		return "", fmt.Errorf("a command with a NUL byte: %w", store.ErrInvalid)
+	}
+	return s, nil
+}
+
+// Tag handles "SRC TARGET".
+func (c *Ctl) Tag(ctx context.Context, uid uint32, cmd []byte) error {
+	return c.run(uid, "tag", cmd, func(s string) (r Result, err error) {
+		f := strings.Fields(s)
+		if len(f) != 2 {
+			return r, fmt.Errorf("want two words, SRC TARGET, got %d: %w", len(f), store.ErrInvalid)
+		}
+		t, ok := c.st.(store.Tagger)
+		if !ok {
+			return r, store.ErrUnsupported
+		}
+		ref, err := store.FamiliarTag(f[1])
+		if err != nil {
+			return r, err
+		}
+		id, _, err := store.Resolve(ctx, c.st, f[0])
+		if err != nil {
+			return r, err
+		}
+		return Result{ID: id, Tags: []string{ref}}, t.Tag(ctx, ref, id)
+	})
+}
+
+// Rmi handles "REF" and "-f REF".
+func (c *Ctl) Rmi(ctx context.Context, uid uint32, cmd []byte) error {
+	return c.run(uid, "rmi", cmd, func(s string) (r Result, err error) {
+		f := strings.Fields(s)
+		force := len(f) > 0 && (f[0] == "-f" || f[0] == "--force")
+		if force {
+			f = f[1:]
+		}
+		if len(f) != 1 || strings.HasPrefix(f[0], "-") {
+			return r, fmt.Errorf("want [-f] REF: %w", store.ErrInvalid)
+		}
+		rm, ok := c.st.(store.Remover)
+		if !ok {
+			return r, store.ErrUnsupported
+		}
+		if !force && c.o.InUse != nil {
+			if err := c.o.InUse(ctx, f[0]); err != nil {
+				return r, err
+			}
+		}
+		done, err := rm.Remove(ctx, f[0], force)
+		return Result{Tags: done.Untagged, Deleted: done.Deleted}, err
+	})
+}
+
+// LoadPath handles "/absolute/path" of an archive or a layout directory.
+func (c *Ctl) LoadPath(ctx context.Context, uid uint32, cmd []byte) error {
+	return c.run(uid, "load", cmd, func(s string) (r Result, err error) {
+		if !strings.HasPrefix(s, "/") {
+			return r, fmt.Errorf("%.200q is not an absolute path: %w", s, store.ErrInvalid)
+		}
+		if c.o.Loader == nil {
+			return r, store.ErrUnsupported
+		}
+		return loaded(c.o.Loader.LoadPath(ctx, s))
+	})
+}
+
+// Load reads an archive from a stream.
+func (c *Ctl) Load(ctx context.Context, uid uint32, r io.Reader) error {
+	return c.run(uid, "load", nil, func(string) (Result, error) {
+		if c.o.Loader == nil {
+			return Result{}, store.ErrUnsupported
+		}
+		return loaded(c.o.Loader.Load(ctx, r))
+	})
+}
+
+func loaded(images []store.Loaded, err error) (Result, error) {
+	var r Result
+	for _, i := range images {
+		r.Tags = append(r.Tags, i.Names...)
+		r.Images = append(r.Images, i.ID)
+	}
+	slices.Sort(r.Tags)
+	if len(images) > 0 {
+		r.ID = images[0].ID
+	}
+	if len(images) == 1 {
+		r.Images = nil
+	}
+	return r, err
+}
+
+func (c *Ctl) run(uid uint32, op string, cmd []byte, do func(string) (Result, error)) error {
+	s, err := line(cmd)
+	var r Result
+	if err == nil {
+		r, err = do(s)
+	}
+	if err == nil || len(r.Deleted) > 0 {
+		c.o.Changed()
+	}
+	c.note(uid, op, s, r, err)
+	return err
+}
+
+func (c *Ctl) note(uid uint32, op, args string, r Result, err error) {
+	r.Op, r.OK = op, err == nil
+	if err != nil {
+		r.Error = sentence(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last[uid] = r
+	if err != nil {
+		c.fail(op, args, err)
+	}
+}
+
+// Note remembers a failure that is not one of a command: what went wrong inside, where errno says EIO only.
+func (c *Ctl) Note(op, args string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fail(op, args, err)
+}
+
+// fail adds a failure; c.mu is held.
+func (c *Ctl) fail(op, args string, err error) {
+	if len(c.errors) == keepErrors {
+		c.errors = slices.Delete(c.errors, 0, 1)
+	}
+	c.errors = append(c.errors, failure{time.Now().UTC(), op, args, sentence(err)})
+}
+
+// Last returns the result of a user's last command, one line of JSON; empty if there was none.
+func (c *Ctl) Last(uid uint32) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, ok := c.last[uid]
+	if !ok {
+		return nil
+	}
+	return encode(r)
+}
+
+// Errors returns the last failures, oldest first, one line of JSON each.
+func (c *Ctl) Errors() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var b []byte
+	for _, f := range c.errors {
+		b = append(b, encode(f)...)
+	}
+	return b
+}
+
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return []byte(fmt.Sprintf("{\"ok\":false,\"error\":%q}\n", err))
+	}
+	return b.Bytes()
+}
+
+// sentence is an error in one line.
+func sentence(err error) string {
+	if errors.Is(err, context.Canceled) {
+		return "interrupted"
+	}
+	return strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
+}
+
+// Help is the text of ctl/help.
+const Help = `Write one command, of one line, to a file in this directory. When the write
+returns, or for a streamed archive the close, it is done and durable, or it
+failed with an errno and nothing has changed.
+
+  echo 'SRC TARGET' > tag       give the image SRC (a name or an ID) the name TARGET
+  echo REF > rmi                remove a name, and with the last one the image
+  echo '-f REF' > rmi           the same, whatever else the image is called
+  echo /abs/app.tar > load      load an archive, or an OCI layout directory
+  cp app.tar load               load an archive; cat app.tar > load does too
+  cat last                      the result of your last command, JSON
+  cat errors                    the last 64 failures, one line of JSON each
+
+Archives may be of docker save (all ages) or OCI, plain or compressed with gzip,
+zstd, bzip2 or xz.
+
+  EINVAL      bad reference or syntax       ENOENT    no such image or file
+  EBUSY       other names, or in use        EROFS     the store cannot be written
+  EBADMSG     corrupt or truncated archive  EFBIG     over the size limits
+  EOPNOTSUPP  this store cannot do that     EACCES    you are not the mount's owner
+`
