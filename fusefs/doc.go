@@ -1,2 +1,40 @@
-// Package fusefs serves a container image store as a FUSE file system.
+// Package fusefs serves a container image store as a FUSE file system: the tree
+// of views of package overlay, images and names, turned into FUSE replies. It
+// knows no concrete store.
+//
+// It implements go-fuse's raw interface: the kernel's node IDs are made by
+// construction, so nothing is counted, forgotten or looked up in a table, and a
+// LOOKUP, GETATTR or READDIRPLUS below an image's rootfs is answered from the
+// layers' indexes without locks or allocation.
+//
+// # Node IDs
+//
+// A node ID is the inode number too. The top four bits stay clear, which is
+// what overlayfs needs of a lower layer's inode numbers to make its own of them.
+//
+//	 59 58   57 … 38     37       36 … 28   27 … 0
+//	┌─────┬───────────┬────────┬──────────┬─────────┐
+//	│  1  │ view      │ merged │ layer    │ inode   │  directory of a view: one rootfs, or one layer's diff
+//	├─────┼───────────┴────────┴──────────┼─────────┤
+//	│  2  │ opaque (1) │ layer slot (29)  │ inode   │  anything else of a layer, in every view that shows it
+//	├─────┼────────────┴─────┬────────────┴─────────┤
+//	│  0  │ type (6)         │ slot (36)  file (16) │  everything that is not of a layer
+//	└─────┴──────────────────┴──────────────────────┘
+//
+// merged, layer and inode are those of overlay.NodeID. Views, layers, images,
+// directories of images/ and links each have slots that are given out when they
+// are first looked up and never used twice during a mount.
+//
+// # Caching
+//
+// What is below an image's directory never changes, so the kernel keeps it for
+// ever; when the image is removed, its entry in ids/ is invalidated and with it
+// all below. Names (images/, digests/) are links that the kernel keeps for a
+// second, and which are invalidated as soon as the store is seen to change.
+//
+// # Locks
+//
+// Tables of slots only grow; readers take no lock. fsys.refreshing is taken
+// before an image's mu, that before a table's, that before opens.mu; none is
+// held while the store is asked for the content of a file.
 package fusefs

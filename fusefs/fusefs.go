@@ -3,10 +3,22 @@ package fusefs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"imagefs/store"
 )
+
+// FSType is the type of the mounts in the mount table.
+const FSType = "fuse.imagefs"
 
 // Options of Mount.
 type Options struct {
@@ -21,16 +33,146 @@ type Options struct {
 }
 
 // Server is a mounted tree.
-type Server struct{}
-
-// Mount shows a store at dir, an existing directory, and returns when the tree
-// is ready. The store stays the caller's, who closes it after Wait.
-func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server, error) {
-	return nil, errors.ErrUnsupported
+type Server struct {
+	dir  string
+	fs   *fsys
+	srv  *fuse.Server
+	done chan struct{}
+	stop context.CancelFunc
+	work sync.WaitGroup
 }
 
-// Wait returns when the tree is unmounted, by whomever.
-func (s *Server) Wait() {}
+// maxRequest is the size of the largest read and write in bytes.
+const maxRequest = 1 << 20
+
+// Mount shows a store at dir, an existing directory, and returns when the tree
+// is ready. The store stays the caller's, who closes it after Wait. As root it
+// mounts by itself, else with fusermount3.
+func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s := &Server{dir: dir, done: make(chan struct{}), stop: stop}
+	f, err := newFS(life, st, o)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	s.fs = f
+	s.srv, err = fuse.NewServer(f, dir, mountOptions(o))
+	if err != nil {
+		stop()
+		return nil, mountError(dir, err)
+	}
+	go func() {
+		s.srv.Serve()
+		stop()
+		s.work.Wait()
+		f.close()
+		close(s.done)
+	}()
+	if err := s.srv.WaitMount(); err != nil {
+		_ = s.Unmount(true)
+		return nil, fmt.Errorf("mount at %s: %w", dir, err)
+	}
+	if w, ok := st.(store.Watcher); ok {
+		changes, err := w.Watch(life)
+		if err != nil {
+			_ = s.Unmount(true)
+			return nil, fmt.Errorf("watch the store: %w", err)
+		}
+		s.work.Go(func() {
+			for range changes {
+				f.refresh()
+			}
+		})
+		// What changed between the first look and the watch.
+		f.refresh()
+	}
+	return s, nil
+}
+
+func mountOptions(o Options) *fuse.MountOptions {
+	m := &fuse.MountOptions{
+		AllowOther:               o.AllowOther,
+		FsName:                   o.Source,
+		Name:                     "imagefs",
+		Options:                  []string{"default_permissions"},
+		MaxWrite:                 maxRequest,
+		MaxBackground:            64,
+		Debug:                    o.Debug,
+		Logger:                   slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		EnableSymlinkCaching:     true,
+		ExplicitDataCacheControl: true,
+		DirectMountStrict:        os.Geteuid() == 0,
+	}
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
+	if o.Suid {
+		flags &^= unix.MS_NOSUID
+	}
+	if o.Dev {
+		flags &^= unix.MS_NODEV
+	}
+	if o.ReadOnly {
+		flags |= unix.MS_RDONLY
+	}
+	if os.Geteuid() != 0 {
+		// fusermount3 takes words, and decides by itself about suid and dev.
+		if o.ReadOnly {
+			m.Options = append(m.Options, "ro")
+		}
+	} else if m.DirectMountFlags = flags; flags == 0 {
+		m.DirectMountFlags = unix.MS_MGC_VAL
+	}
+	return m
+}
+
+func mountError(dir string, err error) error {
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return fmt.Errorf("mount at %s: fusermount3 is not installed (Debian: apt-get install fuse3): %w", dir, err)
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOENT):
+		if _, e := os.Stat("/dev/fuse"); e != nil {
+			return fmt.Errorf("mount at %s: this machine has no /dev/fuse (modprobe fuse): %w", dir, err)
+		}
+	case strings.Contains(err.Error(), "fusermount exited"):
+		return fmt.Errorf("mount at %s: fusermount3 refused; its message is above", dir)
+	}
+	return fmt.Errorf("mount at %s: %w", dir, err)
+}
+
+// Wait returns when the tree is unmounted, by whomever, and nothing uses the store any more.
+func (s *Server) Wait() { <-s.done }
 
 // Unmount unmounts the tree; EBUSY if it is in use. With lazy it goes as soon as nobody uses it any more.
-func (s *Server) Unmount(lazy bool) error { return nil }
+func (s *Server) Unmount(lazy bool) error {
+	if os.Geteuid() == 0 {
+		flags := unix.UMOUNT_NOFOLLOW
+		if lazy {
+			flags |= unix.MNT_DETACH
+		}
+		if err := unix.Unmount(s.dir, flags); err != nil {
+			return fmt.Errorf("unmount %s: %w", s.dir, err)
+		}
+		return nil
+	}
+	args := []string{"-u"}
+	if lazy {
+		args = append(args, "-z")
+	}
+	out, err := exec.Command("fusermount3", append(args, "--", s.dir)...).CombinedOutput()
+	if err != nil {
+		if strings.Contains(string(out), "busy") {
+			err = unix.EBUSY
+		}
+		return fmt.Errorf("unmount %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// forever is how long the kernel keeps what cannot change.
+const forever = 10 * 365 * 24 * time.Hour
+
+// nameTime is how long the kernel keeps a name of an image.
+const nameTime = time.Second

@@ -193,3 +193,6 @@ type Loader interface {
 	// LoadPath loads an archive file or an OCI layout directory.
 	LoadPath(ctx context.Context, path string) ([]Loaded, error)
 }
+
+// TarHolder is a Layer that can tell, without reading anything, whether Tar and TarSize are supported.
+type TarHolder interface{ HasTar() bool }

@@ -185,6 +185,11 @@ func (l *layerRec) split() (io.ReadCloser, error) {
 	}{z, f}, nil
 }
 
+// HasTar implements store.TarHolder.
+func (l *layerRec) HasTar() bool {
+	return l.broken == nil && l.s.root.Exists(layerDir+"/"+l.chain.Encoded()+"/tar-split.json.gz")
+}
+
 // TarSize implements store.Layer.
 func (l *layerRec) TarSize(ctx context.Context) (int64, error) {
 	ix, err := l.mapped(ctx)

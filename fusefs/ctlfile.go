@@ -1,0 +1,278 @@
+package fusefs
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"imagefs/fusefs/ctl"
+	"imagefs/store"
+)
+
+// ctlFile is a control file.
+type ctlFile struct {
+	name string
+	mode uint32
+	// read makes the content of one that is read
+	read func(f *fsys, uid uint32) []byte
+	// write carries out one command of one that is written
+	write func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error
+}
+
+var ctlFiles = []ctlFile{
+	{name: "errors", mode: 0o444, read: func(f *fsys, _ uint32) []byte { return f.ctl.Errors() }},
+	{name: "help", mode: 0o444, read: func(*fsys, uint32) []byte { return []byte(ctl.Help) }},
+	{name: "last", mode: 0o444, read: func(f *fsys, uid uint32) []byte { return f.ctl.Last(uid) }},
+	{name: "load", mode: 0o200},
+	{name: "rmi", mode: 0o200, write: func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error { return f.ctl.Rmi(ctx, uid, cmd) }},
+	{name: "tag", mode: 0o200, write: func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error { return f.ctl.Tag(ctx, uid, cmd) }},
+}
+
+func isCtlFile(id nodeID) bool {
+	return id >= ctlFirst && id < ctlFirst+nodeID(len(ctlFiles))
+}
+
+// ctlHandle is an open control file that is written.
+type ctlHandle interface {
+	write(ctx context.Context, b []byte) error
+	// flush is called at each close(2) of the file, by whatever process.
+	flush() error
+	// release is called when nobody has the file open any more.
+	release()
+}
+
+func (f *fsys) openCtl(id nodeID, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	c := &ctlFiles[id-ctlFirst]
+	// Whatever permissions say: the owner alone writes. Root could be let in by allow_other.
+	writes := in.Flags&unix.O_ACCMODE != unix.O_RDONLY
+	if writes != (c.read == nil) || in.Flags&unix.O_ACCMODE == unix.O_RDWR {
+		return fuse.EACCES
+	}
+	if writes && in.Uid != f.uid && in.Uid != 0 {
+		return fuse.EACCES
+	}
+	out.OpenFlags = fuse.FOPEN_DIRECT_IO
+	h := &handle{}
+	switch {
+	case c.read != nil:
+		h.text = c.read(f, in.Uid)
+		out.OpenFlags |= fuse.FOPEN_NOFLUSH
+	case c.write != nil:
+		h.ctl = &commands{f, c, in.Uid}
+	default:
+		h.ctl = &loads{f: f, uid: in.Uid}
+	}
+	out.Fh = f.handles.add(h)
+	return fuse.OK
+}
+
+// Write implements fuse.RawFileSystem.
+func (f *fsys) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	h := f.handles.get(in.Fh)
+	if h == nil || h.ctl == nil {
+		return 0, fuse.EBADF
+	}
+	if err := h.ctl.write(f.ctx(cancel), data); err != nil {
+		return 0, fuse.Status(errno(err))
+	}
+	return uint32(len(data)), fuse.OK
+}
+
+// Flush implements fuse.RawFileSystem.
+func (f *fsys) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	h := f.handles.get(in.Fh)
+	if h == nil || h.ctl == nil {
+		return fuse.OK
+	}
+	return fuse.Status(errno(h.ctl.flush()))
+}
+
+// Fsync implements fuse.RawFileSystem: what a command did is durable when it returns.
+func (f *fsys) Fsync(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return fuse.OK }
+
+// commands is a control file each write to which is one command.
+type commands struct {
+	f   *fsys
+	c   *ctlFile
+	uid uint32
+}
+
+func (c *commands) write(ctx context.Context, b []byte) error { return c.c.write(c.f, ctx, c.uid, b) }
+func (c *commands) flush() error                              { return nil }
+func (c *commands) release()                                  {}
+
+// loads is ctl/load. A first write of one line that starts with "/" is a path;
+// anything else starts an archive, which ends with a close(2) after some bytes
+// of it. Then the next may follow.
+type loads struct {
+	f   *fsys
+	uid uint32
+
+	mu     sync.Mutex // one write or flush at a time
+	stream *stream
+	failed error // of the archive under way, until its end is seen
+}
+
+// stream is an archive on its way to the loader.
+type stream struct {
+	w    *io.PipeWriter
+	done chan struct{}
+	err  error // set when done is closed
+	stop context.CancelFunc
+}
+
+func (l *loads) write(ctx context.Context, b []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		return l.failed
+	}
+	if l.stream == nil {
+		if isPath(b) {
+			return l.f.ctl.LoadPath(ctx, l.uid, b)
+		}
+		l.start()
+	}
+	// An interrupt does not end it: the caller may go on writing, and if it dies, the archive is cut short.
+	if _, err := l.stream.w.Write(b); err != nil {
+		<-l.stream.done
+		if l.failed = l.stream.err; l.failed == nil {
+			l.failed = fmt.Errorf("more bytes after the archive's end: %w", store.ErrInvalid)
+		}
+		l.stream = nil
+		return l.failed
+	}
+	return nil
+}
+
+func isPath(b []byte) bool {
+	return len(b) > 0 && b[0] == '/' && len(b) <= ctl.MaxCommand && bytes.IndexByte(b, 0) < 0
+}
+
+func (l *loads) start() {
+	ctx, stop := context.WithCancel(l.f.life)
+	r, w := io.Pipe()
+	s := &stream{w: w, done: make(chan struct{}), stop: stop}
+	l.stream = s
+	go func() {
+		s.err = l.f.ctl.Load(ctx, l.uid, r)
+		// Bytes that nobody wants any more must not block their writer.
+		r.CloseWithError(io.ErrClosedPipe)
+		close(s.done)
+		stop()
+	}()
+}
+
+func (l *loads) flush() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		err := l.failed
+		l.failed = nil
+		return err
+	}
+	if l.stream == nil {
+		return nil
+	}
+	s := l.stream
+	l.stream = nil
+	s.w.Close()
+	<-s.done
+	return s.err
+}
+
+// release ends an archive that nobody said is whole.
+func (l *loads) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.stream; s != nil {
+		l.stream = nil
+		s.stop()
+		s.w.CloseWithError(context.Canceled)
+		<-s.done
+	}
+}
+
+// inUse forbids to delete an image while files of its own layers are open here.
+func (f *fsys) inUse(ctx context.Context, refOrID string) error {
+	id, ref, err := store.Resolve(ctx, f.st, refOrID)
+	if err != nil {
+		return err
+	}
+	names, err := f.st.Names(ctx)
+	if err != nil {
+		return err
+	}
+	for r, i := range names.Tags {
+		if i == id && r != ref && ref != "" {
+			return nil // only a name goes
+		}
+	}
+	var open []string
+	f.opens.mu.Lock()
+	for _, of := range f.opens.files {
+		if k := of.layer.l.Key(); !slices.Contains(open, k) {
+			open = append(open, k)
+		}
+	}
+	f.opens.mu.Unlock()
+	if len(open) == 0 {
+		return nil
+	}
+	own, err := f.ownLayers(ctx, id)
+	if err != nil {
+		return err
+	}
+	for _, k := range own {
+		if slices.Contains(open, k) {
+			return fmt.Errorf("a file of image %s is open; close it, or use -f: %w", refOrID, store.ErrBusy)
+		}
+	}
+	return nil
+}
+
+// ownLayers returns the keys of an image's layers that no other image has.
+func (f *fsys) ownLayers(ctx context.Context, id digest.Digest) ([]string, error) {
+	img, err := f.st.Image(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := f.st.IDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	shared := map[string]bool{}
+	for _, other := range ids {
+		if other == id {
+			continue
+		}
+		if o, err := f.st.Image(ctx, other); err == nil {
+			for _, l := range o.Layers() {
+				shared[l.Key()] = true
+			}
+		}
+	}
+	var own []string
+	for _, l := range img.Layers() {
+		if !shared[l.Key()] {
+			own = append(own, l.Key())
+		}
+	}
+	return own, nil
+}
+
+// readOnlyStatus is what writing to the tree gives.
+func (f *fsys) immutable() fuse.Status {
+	if f.o.ReadOnly {
+		return fuse.EROFS
+	}
+	return fuse.Status(syscall.EPERM)
+}

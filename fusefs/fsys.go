@@ -1,0 +1,197 @@
+package fusefs
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"imagefs/fusefs/ctl"
+	"imagefs/overlay"
+	"imagefs/store"
+)
+
+// fsys is the file system: the RawFileSystem that go-fuse calls.
+type fsys struct {
+	fuse.RawFileSystem
+	st      store.Store
+	ctl     *ctl.Ctl
+	o       Options
+	log     *slog.Logger
+	life    context.Context // ends with the mount
+	srv     atomic.Pointer[fuse.Server]
+	uid     uint32
+	gid     uint32
+	started time.Time
+
+	views  table[view]
+	layers interned[layerSlot] // by store.Layer.Key
+	images interned[image]     // by image ID
+	repos  interned[string]    // by path below images/
+	algs   interned[string]    // by algorithm of a digest
+	links  interned[link]      // by where it is and where it leads
+
+	refreshing sync.Mutex // one refresh at a time
+	snap       atomic.Pointer[snapshot]
+
+	opens   opens
+	handles handles
+}
+
+func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
+	f := &fsys{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		st:            st, o: o, log: o.Log, life: life,
+		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
+		started: time.Now(),
+	}
+	f.ctl = ctl.New(st, ctl.Options{Loader: o.Loader, Changed: f.refresh, InUse: f.inUse})
+	f.opens.init()
+	f.handles.init()
+	s, err := f.look()
+	if err != nil {
+		return nil, err
+	}
+	f.snap.Store(s)
+	return f, nil
+}
+
+// close frees what the kernel did not release, after the last request.
+func (f *fsys) close() {
+	f.handles.closeAll()
+	f.opens.closeAll()
+}
+
+func (f *fsys) String() string        { return "imagefs" }
+func (f *fsys) Init(srv *fuse.Server) { f.srv.Store(srv) }
+
+// ctx is the context of a request that an interrupt of its caller ends.
+func (f *fsys) ctx(cancel <-chan struct{}) context.Context { return &requestContext{f.life, cancel} }
+
+// requestContext adds a request's cancel channel to the mount's context.
+type requestContext struct {
+	context.Context
+	cancel <-chan struct{}
+}
+
+func (c *requestContext) Done() <-chan struct{} { return c.cancel }
+func (c *requestContext) Err() error {
+	select {
+	case <-c.cancel:
+		return context.Canceled
+	default:
+		return c.Context.Err()
+	}
+}
+
+// setAttr fills in what a layer tells of an inode.
+func setAttr(out *fuse.Attr, id nodeID, a *overlay.Attr) {
+	out.Ino = uint64(id)
+	out.Size = a.Size
+	out.Blocks = a.Blocks
+	out.Atime, out.Mtime, out.Ctime = uint64(a.Sec), uint64(a.Sec), uint64(a.Sec)
+	out.Atimensec, out.Mtimensec, out.Ctimensec = a.Nsec, a.Nsec, a.Nsec
+	out.Mode = a.Mode
+	out.Nlink = a.Nlink
+	out.Uid, out.Gid = a.UID, a.GID
+	out.Rdev = a.Rdev
+	out.Blksize = 4096
+}
+
+func setEntryTime(out *fuse.EntryOut, entry, attr time.Duration) {
+	out.EntryValid, out.EntryValidNsec = uint64(entry/time.Second), uint32(entry%time.Second)
+	out.AttrValid, out.AttrValidNsec = uint64(attr/time.Second), uint32(attr%time.Second)
+}
+
+// Lookup implements fuse.RawFileSystem.
+func (f *fsys) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	id := nodeID(h.NodeId)
+	switch id.kind() {
+	case kindDir:
+		return f.viewLookup(id, name, out)
+	case kindSynth:
+		return f.synthLookup(id, name, out)
+	}
+	return fuse.ENOTDIR
+}
+
+// GetAttr implements fuse.RawFileSystem.
+func (f *fsys) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	id := nodeID(in.NodeId)
+	switch id.kind() {
+	case kindDir, kindFile:
+		a, st := f.layerAttr(id)
+		if st != fuse.OK {
+			return st
+		}
+		setAttr(&out.Attr, id, &a)
+		out.SetTimeout(forever)
+		return fuse.OK
+	}
+	n, err := f.synthNode(id)
+	if err != nil {
+		return f.status("stat", id, err)
+	}
+	n.attr(f, &out.Attr)
+	out.SetTimeout(n.valid)
+	return fuse.OK
+}
+
+// SetAttr implements fuse.RawFileSystem: only control files are ever cut to no length.
+func (f *fsys) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	id := nodeID(in.NodeId)
+	if !isCtlFile(id) || in.Valid&^(fuse.FATTR_SIZE|fuse.FATTR_FH|fuse.FATTR_LOCKOWNER|fuse.FATTR_KILL_SUIDGID|
+		fuse.FATTR_MTIME|fuse.FATTR_MTIME_NOW|fuse.FATTR_CTIME|fuse.FATTR_ATIME|fuse.FATTR_ATIME_NOW) != 0 {
+		return fuse.EPERM
+	}
+	if in.Valid&fuse.FATTR_SIZE != 0 && in.Size != 0 {
+		return fuse.EINVAL
+	}
+	n, err := f.synthNode(id)
+	if err != nil {
+		return f.status("setattr", id, err)
+	}
+	n.attr(f, &out.Attr)
+	return fuse.OK
+}
+
+// Readlink implements fuse.RawFileSystem.
+func (f *fsys) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	id := nodeID(h.NodeId)
+	switch id.kind() {
+	case kindFile:
+		l := f.layers.get(id.layer())
+		if l == nil {
+			return nil, fuse.ENOENT
+		}
+		return bytesOf(l.index.Readlink(id.ino())), fuse.OK
+	case kindSynth:
+		if t, ok := f.synthTarget(id); ok {
+			return []byte(t), fuse.OK
+		}
+	}
+	return nil, fuse.EINVAL
+}
+
+// StatFs implements fuse.RawFileSystem, with the figures of the file system that the store lies on.
+func (f *fsys) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	out.Bsize, out.Frsize, out.NameLen = 4096, 4096, 255
+	var st unix.Statfs_t
+	if root := f.st.Root(); root != "" && unix.Statfs(root, &st) == nil {
+		out.Bsize, out.Frsize = uint32(st.Bsize), uint32(st.Frsize)
+		out.Blocks, out.Bfree, out.Bavail = st.Blocks, st.Bfree, st.Bavail
+		out.Files, out.Ffree = st.Files, st.Ffree
+	}
+	return fuse.OK
+}
+
+// Access implements fuse.RawFileSystem: the kernel checks permissions.
+func (f *fsys) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
+
+// Forget implements fuse.RawFileSystem: node IDs are made by construction.
+func (f *fsys) Forget(nodeid, nlookup uint64) {}

@@ -1,0 +1,282 @@
+package fusefs
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/store"
+)
+
+// image is a directory of ids/, from its first lookup until the image is removed.
+type image struct {
+	slot uint64
+	id   digest.Digest
+	gone atomic.Bool
+
+	mu    sync.Mutex // guards what follows
+	img   store.Image
+	roots map[rootKey]nodeID // of the views that were looked into
+	sizes map[nodeID]uint64  // of files whose size takes work to know
+}
+
+// rootKey is a view of an image: layers 0…n merged, or layer n's diff.
+type rootKey struct {
+	n    int
+	diff bool
+}
+
+// image returns the record of an image that the store has.
+func (f *fsys) image(id digest.Digest) (*image, error) {
+	_, im, err := f.images.intern(string(id), maxSynthSlot, func(slot uint64) *image {
+		return &image{slot: slot, id: id, roots: map[rootKey]nodeID{}, sizes: map[nodeID]uint64{}}
+	})
+	return im, err
+}
+
+// imageOf returns the image that a node is of, and what the store knows of it.
+func (f *fsys) imageOf(id nodeID) (*image, store.Image, error) {
+	im := f.images.get(id.slot())
+	if im == nil {
+		return nil, nil, syscall.ENOENT
+	}
+	if im.gone.Load() {
+		return nil, nil, syscall.ESTALE
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if im.img == nil {
+		img, err := f.st.Image(f.life, im.id)
+		if err != nil {
+			return nil, nil, err
+		}
+		im.img = img
+	}
+	return im, im.img, nil
+}
+
+// drop marks the image and its views as gone.
+func (im *image) drop(f *fsys) {
+	im.gone.Store(true)
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	for _, root := range im.roots {
+		if v := f.views.get(root.view()); v != nil {
+			v.gone.Store(true)
+		}
+	}
+	im.img = nil
+}
+
+// root returns the root directory of a view of the image.
+func (f *fsys) root(im *image, img store.Image, k rootKey) (nodeID, error) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if id, ok := im.roots[k]; ok {
+		return id, nil
+	}
+	layers := img.Layers()
+	if err := img.Err(); err != nil && (img.RawConfig() == nil || len(layers) <= k.n) {
+		return 0, err
+	}
+	if k.diff {
+		layers = layers[k.n : k.n+1]
+	} else {
+		layers = layers[:k.n+1]
+	}
+	id, err := f.newView(f.life, layers, k.diff)
+	if err != nil {
+		return 0, err
+	}
+	im.roots[k] = id
+	if im.gone.Load() {
+		f.views.get(id.view()).gone.Store(true)
+	}
+	return id, nil
+}
+
+// imageFile is a file in an image's directory.
+type imageFile struct {
+	name string
+	// text makes the content; nil: there is no such file
+	text func(f *fsys, im *image, img store.Image) []byte
+	// volatile content can be another one at the next look: names, and how long ago something was
+	volatile bool
+}
+
+// imageFiles are the files of an image's directory; the node of one carries its index. 0 is the directory.
+var imageFiles = []imageFile{
+	{},
+	{name: "config.json", text: func(_ *fsys, _ *image, img store.Image) []byte { return img.RawConfig() }},
+	{name: "history", text: historyTable, volatile: true},
+	{name: "history.json", text: historyJSON},
+	{name: "inspect.json", text: inspectJSON, volatile: true},
+	{name: "id", text: func(_ *fsys, im *image, _ store.Image) []byte { return value(string(im.id)) }},
+	{name: "created", text: func(_ *fsys, _ *image, img store.Image) []byte { return value(stamp(img.Config().Created)) }},
+	{name: "size", text: func(_ *fsys, _ *image, img store.Image) []byte { return imageSize(img) }},
+	{name: "architecture", text: func(_ *fsys, _ *image, img store.Image) []byte { return value(img.Config().Architecture) }},
+	{name: "os", text: func(_ *fsys, _ *image, img store.Image) []byte { return value(img.Config().OS) }},
+	{name: "parent", text: func(_ *fsys, _ *image, img store.Image) []byte { return value(string(img.Parent())) }},
+	{name: "tags", volatile: true, text: func(f *fsys, im *image, _ store.Image) []byte {
+		if r := f.snap.Load().refs[im.id]; r != nil {
+			return value(r.tags...)
+		}
+		return nil
+	}},
+	{name: "digests", volatile: true, text: func(f *fsys, im *image, _ store.Image) []byte {
+		if r := f.snap.Load().refs[im.id]; r != nil {
+			return value(r.digests...)
+		}
+		return nil
+	}},
+	{name: "error", text: func(_ *fsys, _ *image, img store.Image) []byte {
+		if err := img.Err(); err != nil {
+			return value(strings.ReplaceAll(err.Error(), "\n", "; "))
+		}
+		return nil
+	}},
+}
+
+// value is a file of values, one a line; nil if there is none.
+func value(lines ...string) []byte {
+	var b []byte
+	for _, l := range lines {
+		if l != "" {
+			b = append(append(b, l...), '\n')
+		}
+	}
+	return b
+}
+
+func imageSize(img store.Image) []byte {
+	var sum int64
+	for _, l := range img.Layers() {
+		if l.Size() < 0 {
+			return nil
+		}
+		sum += l.Size()
+	}
+	return value(strconv.FormatInt(sum, 10))
+}
+
+// lastTarget is where layers/<last>/rootfs leads.
+const lastTarget = "../../rootfs"
+
+// imageNode tells what a node of an image is.
+func (f *fsys) imageNode(n synth) (synth, error) {
+	im, img, err := f.imageOf(n.id)
+	if err != nil {
+		return n, err
+	}
+	n.valid, n.mtime = forever, f.imageTime(img)
+	switch n.id.synthType() {
+	case typeImage:
+		if n.id.file() == 0 {
+			n.nlink = 4
+			return n, nil
+		}
+		return f.imageFileNode(n, im, img)
+	case typeLayers:
+		n.nlink = 2 + uint32(len(img.Layers()))
+		return n, nil
+	case typeLast:
+		n.mode, n.nlink, n.size = linkMode, 1, uint64(len(lastTarget))
+		return n, nil
+	}
+	return f.layerNode(n, im, img)
+}
+
+func (f *fsys) imageFileNode(n synth, im *image, img store.Image) (synth, error) {
+	i := n.id.file()
+	if i >= len(imageFiles) {
+		return n, syscall.ENOENT
+	}
+	file := &imageFiles[i]
+	text := file.text(f, im, img)
+	if text == nil {
+		return n, syscall.ENOENT
+	}
+	n.mode, n.nlink, n.size = fileMode, 1, uint64(len(text))
+	if file.volatile {
+		n.valid = 0
+	}
+	return n, nil
+}
+
+// imageChild finds a name in ids/<id>, ids/<id>/layers or ids/<id>/layers/<n>.
+func (f *fsys) imageChild(dir nodeID, name string) (nodeID, error) {
+	im, img, err := f.imageOf(dir)
+	if err != nil {
+		return 0, err
+	}
+	switch dir.synthType() {
+	case typeLayers:
+		n, err := strconv.Atoi(name)
+		if err != nil || n < 0 || n >= len(img.Layers()) || name != layerName(n, len(img.Layers())) {
+			return 0, syscall.ENOENT
+		}
+		return layerID(im.slot, n, 0), nil
+	case typeLayer:
+		return f.layerChild(dir, im, img, name)
+	}
+	if dir.file() != 0 {
+		return 0, syscall.ENOTDIR
+	}
+	switch name {
+	case "layers":
+		return synthID(typeLayers, im.slot, 0), nil
+	case "rootfs":
+		return f.rootfs(im, img)
+	}
+	for i := 1; i < len(imageFiles); i++ {
+		if imageFiles[i].name == name {
+			if imageFiles[i].text(f, im, img) == nil {
+				return 0, syscall.ENOENT
+			}
+			return synthID(typeImage, im.slot, i), nil
+		}
+	}
+	return 0, syscall.ENOENT
+}
+
+// rootfs is the root file system of the image: all layers merged.
+func (f *fsys) rootfs(im *image, img store.Image) (nodeID, error) {
+	return f.root(im, img, rootKey{n: len(img.Config().DiffIDs) - 1})
+}
+
+// imageList lists ids/<id>, ids/<id>/layers or ids/<id>/layers/<n>.
+func (f *fsys) imageList(dir nodeID) ([]dirent, error) {
+	im, img, err := f.imageOf(dir)
+	if err != nil {
+		return nil, err
+	}
+	var out []dirent
+	switch dir.synthType() {
+	case typeLayers:
+		for n := range img.Layers() {
+			out = append(out, dirent{name: layerName(n, len(img.Layers())), id: layerID(im.slot, n, 0), mode: fuse.S_IFDIR})
+		}
+		return out, nil
+	case typeLayer:
+		return f.layerList(dir, im, img)
+	}
+	for i := 1; i < len(imageFiles); i++ {
+		if imageFiles[i].text(f, im, img) != nil {
+			out = append(out, dirent{name: imageFiles[i].name, id: synthID(typeImage, im.slot, i), mode: fuse.S_IFREG})
+		}
+	}
+	return append(out,
+		dirent{name: "layers", id: synthID(typeLayers, im.slot, 0), mode: fuse.S_IFDIR},
+		dirent{name: "rootfs", mode: fuse.S_IFDIR, costly: true}), nil
+}
+
+// layerName is the name of a layer's directory: zero-padded to the width of the last.
+func layerName(n, count int) string {
+	return fmt.Sprintf("%0*d", len(strconv.Itoa(count-1)), n)
+}

@@ -1,0 +1,157 @@
+package fusefs
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	digest "github.com/opencontainers/go-digest"
+)
+
+// repoChild finds a name in a directory of images/.
+func (f *fsys) repoChild(path, name string) (nodeID, error) {
+	s := f.snap.Load()
+	d := s.tree.Dir(path)
+	if d == nil {
+		return 0, syscall.ENOENT
+	}
+	e, ok := d.Lookup(name)
+	if !ok {
+		return 0, syscall.ENOENT
+	}
+	if e.ID == "" {
+		return f.repoDir(e.Dir)
+	}
+	return f.linkNode("images/"+path+"/"+e.Ref, idTarget(1+d.Depth(), e.ID), s.at)
+}
+
+func (f *fsys) repoDir(path string) (nodeID, error) {
+	slot, _, err := f.repos.intern(path, maxSynthSlot, func(uint64) *string { return &path })
+	return synthID(typeRepo, slot, 0), err
+}
+
+func (f *fsys) repoList(path string) ([]dirent, error) {
+	s := f.snap.Load()
+	d := s.tree.Dir(path)
+	if d == nil {
+		if path == "" {
+			return nil, nil
+		}
+		return nil, syscall.ENOENT
+	}
+	var out []dirent
+	for _, e := range d.List() {
+		de := dirent{name: e.Name, mode: fuse.S_IFDIR}
+		var err error
+		if e.ID == "" {
+			de.id, err = f.repoDir(e.Dir)
+		} else {
+			de.mode = fuse.S_IFLNK
+			de.id, err = f.linkNode("images/"+path+"/"+e.Ref, idTarget(1+d.Depth(), e.ID), s.at)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, de)
+	}
+	return out, nil
+}
+
+// splitDigest takes the digest of a digest reference apart.
+func splitDigest(ref string) (alg, hex string, ok bool) {
+	_, d, ok := strings.Cut(ref, "@")
+	if !ok {
+		return "", "", false
+	}
+	return strings.Cut(d, ":")
+}
+
+func (f *fsys) algChild(name string) (nodeID, error) {
+	for ref := range f.snap.Load().names.Digests {
+		if alg, _, ok := splitDigest(ref); ok && alg == name {
+			slot, _, err := f.algs.intern(name, maxSynthSlot, func(uint64) *string { return &name })
+			return synthID(typeAlg, slot, 0), err
+		}
+	}
+	return 0, syscall.ENOENT
+}
+
+func (f *fsys) algList() ([]dirent, error) {
+	seen := map[string]bool{}
+	for ref := range f.snap.Load().names.Digests {
+		if alg, _, ok := splitDigest(ref); ok {
+			seen[alg] = true
+		}
+	}
+	var out []dirent
+	for alg := range seen {
+		id, err := f.algChild(alg)
+		if err != nil {
+			continue // it went this moment
+		}
+		out = append(out, dirent{name: alg, id: id, mode: fuse.S_IFDIR})
+	}
+	slices.SortFunc(out, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
+	return out, nil
+}
+
+func (f *fsys) digestChild(alg, hex string) (nodeID, error) {
+	s := f.snap.Load()
+	for ref, id := range s.names.Digests {
+		if a, h, ok := splitDigest(ref); ok && a == alg && h == hex {
+			return f.linkNode("digests/"+alg+"/"+hex, idTarget(2, id), s.at)
+		}
+	}
+	return 0, syscall.ENOENT
+}
+
+func (f *fsys) digestList(alg string) ([]dirent, error) {
+	s := f.snap.Load()
+	ids := map[string]digest.Digest{}
+	for ref, id := range s.names.Digests {
+		if a, h, ok := splitDigest(ref); ok && a == alg {
+			ids[h] = id
+		}
+	}
+	var out []dirent
+	for hex, id := range ids {
+		n, err := f.linkNode("digests/"+alg+"/"+hex, idTarget(2, id), s.at)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, dirent{name: hex, id: n, mode: fuse.S_IFLNK})
+	}
+	slices.SortFunc(out, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
+	return out, nil
+}
+
+// idsChild finds an image by its ID, or by a prefix of it as a link.
+func (f *fsys) idsChild(name string) (nodeID, error) {
+	s := f.snap.Load()
+	if len(name) == 64 {
+		id := digest.Digest("sha256:" + name)
+		if !s.has(id) {
+			return 0, syscall.ENOENT
+		}
+		im, err := f.image(id)
+		if err != nil {
+			return 0, err
+		}
+		return synthID(typeImage, im.slot, 0), nil
+	}
+	if id, ok := s.prefix(name); ok {
+		return f.linkNode("ids/"+name, id.Encoded(), s.at)
+	}
+	return 0, syscall.ENOENT
+}
+
+func (f *fsys) idsList() ([]dirent, error) {
+	s := f.snap.Load()
+	out := make([]dirent, 0, len(s.ids))
+	for _, id := range s.ids {
+		// An image is looked at when somebody goes into it, not when it is listed.
+		out = append(out, dirent{name: id.Encoded(), mode: fuse.S_IFDIR, costly: true})
+	}
+	return out, nil
+}

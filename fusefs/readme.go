@@ -1,0 +1,24 @@
+package fusefs
+
+// readme is the content of README at the top of the tree.
+const readme = `This is imagefs: the images of a container image store, as files.
+
+  images/<repo>/<tag>   every name, a link to its image
+  digests/<alg>/<hex>   every repository digest, a link to its image
+  ids/<id>/             every image; 12 digits of an ID are enough to look one up
+      config.json history history.json inspect.json
+      id created size architecture os parent tags digests
+      rootfs/           all layers merged
+      layers/<n>/       bottom first: diff/ rootfs/ layer.tar changes diffid chainid
+                        size created created_by
+      error             only in an image that is broken: what is wrong with it
+  ctl/                  files to write commands to; see ctl/help
+
+Five things to try, with two images of your own:
+
+  ls images/*/*
+  cat images/nginx/1.25/history
+  ls -l images/nginx/1.25/rootfs/etc
+  diff -r images/nginx/1.24/rootfs images/nginx/1.25/rootfs
+  grep -rl password images/team/app/v3/layers/*/diff
+`

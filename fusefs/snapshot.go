@@ -1,0 +1,160 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/fusefs/names"
+	"imagefs/store"
+)
+
+// snapshot is what the store had at one moment. Immutable.
+type snapshot struct {
+	at    time.Time
+	names store.Names
+	tree  *names.Tree
+	ids   []digest.Digest // sorted
+	refs  map[digest.Digest]*refs
+}
+
+// refs are the references of one image, sorted.
+type refs struct{ tags, digests []string }
+
+// look asks the store. Names that cannot be read are noted and hide no image.
+func (f *fsys) look() (*snapshot, error) {
+	s := &snapshot{at: time.Now(), refs: map[digest.Digest]*refs{}}
+	ids, err := f.st.IDs(f.life)
+	if err != nil {
+		return nil, err
+	}
+	s.ids = ids
+	if s.names, err = f.st.Names(f.life); err != nil {
+		f.ctl.Note("read names", "", err)
+		f.log.Error("cannot read the names of the images", "err", err)
+	}
+	s.tree = names.New(s.names.Tags, s.names.Digests)
+	of := func(id digest.Digest) *refs {
+		if s.refs[id] == nil {
+			s.refs[id] = &refs{}
+		}
+		return s.refs[id]
+	}
+	for ref, id := range s.names.Tags {
+		of(id).tags = append(of(id).tags, ref)
+	}
+	for ref, id := range s.names.Digests {
+		of(id).digests = append(of(id).digests, ref)
+	}
+	for _, r := range s.refs {
+		slices.Sort(r.tags)
+		slices.Sort(r.digests)
+	}
+	return s, nil
+}
+
+func (s *snapshot) has(id digest.Digest) bool {
+	_, ok := slices.BinarySearch(s.ids, id)
+	return ok
+}
+
+// minPrefix is the length of the shortest prefix of an ID that resolves.
+const minPrefix = 12
+
+// prefix returns the one ID that starts with hex.
+func (s *snapshot) prefix(hex string) (digest.Digest, bool) {
+	if len(hex) < minPrefix || len(hex) >= 64 || strings.Trim(hex, "0123456789abcdef") != "" {
+		return "", false
+	}
+	want := digest.Digest("sha256:" + hex)
+	n, _ := slices.BinarySearch(s.ids, want)
+	match := func(n int) bool { return n < len(s.ids) && strings.HasPrefix(string(s.ids[n]), string(want)) }
+	if !match(n) || match(n+1) {
+		return "", false
+	}
+	return s.ids[n], true
+}
+
+// refresh looks at the store again and lets the kernel forget what is no longer so.
+func (f *fsys) refresh() {
+	f.refreshing.Lock()
+	defer f.refreshing.Unlock()
+	now, err := f.look()
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			f.ctl.Note("look at the store", "", err)
+			f.log.Error("cannot look at the store", "err", err)
+		}
+		return
+	}
+	old := f.snap.Swap(now)
+	for _, id := range old.ids {
+		if !now.has(id) || f.changed(id) {
+			f.drop(id)
+		}
+	}
+	now.tree.Diff(old.tree, func(s names.Stale) { f.forgetEntry(f.repoNode(s.Dir), s.Name) })
+	for ref := range old.names.Digests {
+		if _, d, _ := strings.Cut(ref, "@"); now.names.Digests[ref] != old.names.Digests[ref] {
+			alg, hex, _ := strings.Cut(d, ":")
+			if slot, ok := f.algs.keys.Load(alg); ok {
+				f.forgetEntry(synthID(typeAlg, slot.(uint64), 0), hex)
+			}
+		}
+	}
+}
+
+// changed tells whether an image that was broken is no longer the way it was.
+func (f *fsys) changed(id digest.Digest) bool {
+	slot, ok := f.images.keys.Load(string(id))
+	if !ok {
+		return false
+	}
+	im := f.images.get(slot.(uint64))
+	im.mu.Lock()
+	was := im.img
+	im.mu.Unlock()
+	if was == nil || was.Err() == nil {
+		return false
+	}
+	now, err := f.st.Image(f.life, id)
+	return err == nil && (now.Err() == nil || now.Err().Error() != was.Err().Error())
+}
+
+// drop lets go of an image that was removed or is another one now.
+func (f *fsys) drop(id digest.Digest) {
+	slot, ok := f.images.keys.Load(string(id))
+	if ok {
+		f.images.forget(string(id))
+		f.images.get(slot.(uint64)).drop(f)
+	}
+	f.forgetEntry(idsNode, id.Encoded())
+}
+
+// repoNode returns the node of a directory of images/, 0 if nobody ever looked it up.
+func (f *fsys) repoNode(path string) nodeID {
+	if path == "" {
+		return imagesNode
+	}
+	if slot, ok := f.repos.keys.Load(path); ok {
+		return synthID(typeRepo, slot.(uint64), 0)
+	}
+	return 0
+}
+
+// forgetEntry makes the kernel forget a name. Called outside of requests that
+// hold a lock on the directory in the kernel.
+func (f *fsys) forgetEntry(dir nodeID, name string) {
+	srv := f.srv.Load()
+	if dir == 0 || name == "" || srv == nil {
+		return
+	}
+	if st := srv.EntryNotify(uint64(dir), name); st != fuse.OK && st != fuse.ENOENT && st != fuse.ENODEV {
+		f.log.Debug("invalidate", "dir", dir, "name", name, "status", st)
+	}
+}

@@ -1,0 +1,223 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"imagefs/overlay"
+	"imagefs/store"
+)
+
+// layerSlot is a layer that some view shows.
+type layerSlot struct {
+	slot  uint64
+	l     store.Layer
+	index overlay.Layer
+	open  atomic.Int64 // files of it that are open
+}
+
+// view is a tree of directories: some layers merged, or one as it is.
+type view struct {
+	layers []*layerSlot  // bottom first
+	tree   *overlay.Tree // nil for a diff
+	gone   atomic.Bool   // its image was removed
+}
+
+// diff tells whether the view shows one layer with its whiteouts.
+func (v *view) diff() bool { return v.tree == nil }
+
+// layerSlot returns the slot of a layer; its index is built if it was not.
+func (f *fsys) layerSlot(ctx context.Context, l store.Layer) (*layerSlot, error) {
+	if s, ok := f.layers.keys.Load(l.Key()); ok {
+		return f.layers.get(s.(uint64)), nil
+	}
+	ix, err := l.Index(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if ix.Inodes() > inoMask {
+		return nil, errors.Join(overlay.ErrTooLarge, store.ErrTooLarge)
+	}
+	_, s, err := f.layers.intern(l.Key(), slotMask+1, func(slot uint64) *layerSlot {
+		return &layerSlot{slot: slot, l: l, index: ix}
+	})
+	return s, err
+}
+
+// newView makes the view of a stack of layers, or of one layer's diff, and returns its root.
+func (f *fsys) newView(ctx context.Context, layers []store.Layer, diff bool) (nodeID, error) {
+	v := &view{}
+	var ix []overlay.Layer
+	for _, l := range layers {
+		s, err := f.layerSlot(ctx, l)
+		if err != nil {
+			return 0, err
+		}
+		v.layers = append(v.layers, s)
+		ix = append(ix, s.index)
+	}
+	var root overlay.NodeID
+	if !diff {
+		t, err := overlay.Merge(ix...)
+		if err != nil {
+			return 0, err
+		}
+		v.tree = t
+		root = t.Root()
+	}
+	slot, err := f.views.add(v, maxViews, nil)
+	if err != nil {
+		return 0, err
+	}
+	return dirID(slot, root), nil
+}
+
+// viewOf returns the view that a directory is in.
+func (f *fsys) viewOf(id nodeID) (*view, fuse.Status) {
+	v := f.views.get(id.view())
+	if v == nil {
+		return nil, fuse.ENOENT
+	}
+	if v.gone.Load() {
+		return nil, fuse.Status(syscall.ESTALE)
+	}
+	return v, fuse.OK
+}
+
+// child is the node of an entry of a directory of the view.
+func (v *view) child(view uint64, n overlay.NodeID, a *overlay.Attr) nodeID {
+	if isDir(a.Mode) {
+		return dirID(view, n)
+	}
+	return fileID(v.layers[n.Layer()].slot, n.Ino())
+}
+
+func isDir(mode uint32) bool { return mode&syscall.S_IFMT == syscall.S_IFDIR }
+
+// layerAttr returns the attributes of what is of a layer.
+func (f *fsys) layerAttr(id nodeID) (overlay.Attr, fuse.Status) {
+	if id.kind() == kindFile {
+		l := f.layers.get(id.layer())
+		if l == nil || int(id.ino()) >= l.index.Inodes() {
+			return overlay.Attr{}, fuse.ENOENT
+		}
+		if id.opaque() {
+			return opaqueAttr(l.index.Stat(id.ino())), fuse.OK
+		}
+		return l.index.Stat(id.ino()), fuse.OK
+	}
+	v, st := f.viewOf(id)
+	if st != fuse.OK {
+		return overlay.Attr{}, st
+	}
+	if v.diff() {
+		return v.layers[0].index.Stat(id.ino()), fuse.OK
+	}
+	return v.tree.Attr(id.node()), fuse.OK
+}
+
+func (f *fsys) viewLookup(id nodeID, name string, out *fuse.EntryOut) fuse.Status {
+	v, st := f.viewOf(id)
+	if st != fuse.OK {
+		return st
+	}
+	if v.diff() {
+		return f.diffLookup(v, id, name, out)
+	}
+	n, ok, err := v.tree.Lookup(id.node(), name)
+	if err != nil {
+		return f.status("lookup", id, err)
+	}
+	if !ok {
+		setEntryTime(out, forever, 0) // node 0: that it is not there is kept too
+		return fuse.OK
+	}
+	a := v.tree.Attr(n)
+	setEntry(out, v.child(id.view(), n, &a), &a)
+	return fuse.OK
+}
+
+func setEntry(out *fuse.EntryOut, id nodeID, a *overlay.Attr) {
+	out.NodeId = uint64(id)
+	out.EntryValid = uint64(forever / 1e9)
+	out.AttrValid = uint64(forever / 1e9)
+	setAttr(&out.Attr, id, a)
+}
+
+// The first two positions of every directory.
+const firstPos = 2
+
+// dots adds "." and ".."; it returns false when the buffer is full.
+func dots(out *fuse.DirEntryList, off uint64, self uint64, plus bool) (uint64, bool) {
+	for ; off < firstPos; off++ {
+		e := fuse.DirEntry{Name: "..", Mode: fuse.S_IFDIR, Off: off + 1}
+		if off == 0 {
+			e.Name, e.Ino = ".", self
+		}
+		if !add(out, e, plus) {
+			return off, false
+		}
+	}
+	return off, true
+}
+
+// add adds an entry without its attributes.
+func add(out *fuse.DirEntryList, e fuse.DirEntry, plus bool) bool {
+	if plus {
+		return out.AddDirLookupEntry(e) != nil
+	}
+	return out.AddDirEntry(e)
+}
+
+// viewReadDir lists a directory of a view.
+func (f *fsys) viewReadDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.Status {
+	id := nodeID(in.NodeId)
+	v, st := f.viewOf(id)
+	if st != fuse.OK {
+		return st
+	}
+	off, ok := dots(out, in.Offset, in.NodeId, plus)
+	if !ok {
+		return fuse.OK
+	}
+	if v.diff() {
+		return f.diffReadDir(v, id, off, out, plus)
+	}
+	d, err := v.tree.Dir(id.node())
+	if err != nil {
+		return f.status("readdir", id, err)
+	}
+	d.Seek(off - firstPos)
+	for {
+		name, n, pos, ok := d.Next()
+		if !ok {
+			return fuse.OK
+		}
+		a := v.tree.Attr(n)
+		c := v.child(id.view(), n, &a)
+		if !addAttr(out, name, c, &a, pos+firstPos, plus) {
+			return fuse.OK
+		}
+	}
+}
+
+func addAttr(out *fuse.DirEntryList, name string, id nodeID, a *overlay.Attr, off uint64, plus bool) bool {
+	e := fuse.DirEntry{Name: name, Mode: a.Mode, Ino: uint64(id), Off: off}
+	if !plus {
+		return out.AddDirEntry(e)
+	}
+	eo := out.AddDirLookupEntry(e)
+	if eo == nil {
+		return false
+	}
+	setEntry(eo, id, a)
+	return true
+}
+
+// bytesOf views a string as bytes that nobody may change.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }

@@ -1,0 +1,80 @@
+package fusefs
+
+import (
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// xattrs calls yield with the extended attributes of what is of a layer.
+func (f *fsys) xattrs(id nodeID, yield func(name string, value []byte) bool) fuse.Status {
+	switch id.kind() {
+	case kindFile:
+		if l := f.layers.get(id.layer()); l != nil && !id.opaque() {
+			l.index.Xattrs(id.ino(), yield)
+		}
+	case kindDir:
+		v, st := f.viewOf(id)
+		if st != fuse.OK {
+			return st
+		}
+		if v.diff() {
+			v.layers[0].index.Xattrs(id.ino(), yield)
+		} else {
+			v.tree.Xattrs(id.node(), yield)
+		}
+	}
+	return fuse.OK
+}
+
+// GetXAttr implements fuse.RawFileSystem.
+func (f *fsys) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	var value []byte
+	found := false
+	st := f.xattrs(nodeID(h.NodeId), func(name string, v []byte) bool {
+		if name != attr {
+			return true
+		}
+		value, found = v, true
+		return false
+	})
+	switch {
+	case st != fuse.OK:
+		return 0, st
+	case !found:
+		return 0, fuse.ENOATTR
+	case len(dest) < len(value):
+		return uint32(len(value)), fuse.ERANGE
+	}
+	return uint32(copy(dest, value)), fuse.OK
+}
+
+// ListXAttr implements fuse.RawFileSystem. As on other file systems, only root is told of trusted.*.
+func (f *fsys) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	n, fits := 0, true
+	st := f.xattrs(nodeID(h.NodeId), func(name string, _ []byte) bool {
+		if h.Uid != 0 && strings.HasPrefix(name, "trusted.") {
+			return true
+		}
+		if n+len(name)+1 <= len(dest) {
+			copy(dest[n:], name)
+			dest[n+len(name)] = 0
+		} else {
+			fits = false
+		}
+		n += len(name) + 1
+		return true
+	})
+	if st == fuse.OK && !fits {
+		st = fuse.ERANGE
+	}
+	return uint32(n), st
+}
+
+// SetXAttr implements fuse.RawFileSystem.
+func (f *fsys) SetXAttr(<-chan struct{}, *fuse.SetXAttrIn, string, []byte) fuse.Status {
+	return fuse.EPERM
+}
+
+// RemoveXAttr implements fuse.RawFileSystem.
+func (f *fsys) RemoveXAttr(<-chan struct{}, *fuse.InHeader, string) fuse.Status { return fuse.EPERM }
