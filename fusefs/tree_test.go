@@ -1,0 +1,242 @@
+package fusefs_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"imagefs/fusefs"
+)
+
+func TestTree(t *testing.T) {
+	s := newStore(t)
+	base := layerTar(t, "etc/", "etc/a=1", "etc/b=2", "etc/l->a", "etc/h~etc/a", "old/", "old/x=x", "f=file")
+	top := layerTar(t, "etc/", "etc/.wh.b", "etc/c=3", "old/", "old/.wh..wh..opq", "old/y=y", ".wh.f")
+	id := load(t, s, "", []string{"app:1", "app/sub:x", "app:sub"}, base, top)
+	dir := mount(t, s, fusefs.Options{})
+
+	for path, want := range map[string]string{
+		"":                               "README ctl/ digests/ ids/ images/",
+		"images":                         "app/",
+		"images/app":                     "1 :sub sub/",
+		"images/app/1/rootfs":            "etc/ old/",
+		"images/app/1/rootfs/etc":        "a c h l",
+		"images/app/1/rootfs/old":        "y",
+		"images/app/1/layers":            "0/ 1/",
+		"images/app/1/layers/0/rootfs":   "etc/ f old/",
+		"images/app/1/layers/1/diff":     ".wh.f etc/ old/",
+		"images/app/1/layers/1/diff/etc": ".wh.b c",
+		"images/app/1/layers/1/diff/old": ".wh..wh..opq y",
+		"images/app/1/layers/0":          "chainid changes diff/ diffid layer.tar rootfs/ size",
+		"images/app/1/layers/1":          "chainid changes diff/ diffid layer.tar rootfs size",
+		"ids":                            id.Encoded() + "/",
+		"ctl":                            "errors help last load rmi tag",
+	} {
+		if got := list(t, dir, path); got != want {
+			t.Errorf("%s lists %q, want %q", path, got, want)
+		}
+	}
+	img := filepath.Join(dir, "images/app/1")
+	for path, want := range map[string]string{
+		"rootfs/etc/a":          "1",
+		"rootfs/etc/l":          "1",
+		"layers/1/changes":      "C /etc\nD /etc/b\nA /etc/c\nD /f\nC /old\nD /old/x\nA /old/y\n",
+		"layers/1/diff/.wh.f":   "",
+		"layers/1/diffid":       digestOf(top) + "\n",
+		"layers/0/chainid":      digestOf(base) + "\n",
+		"layers/1/rootfs/etc/c": "3",
+		"id":                    id.String() + "\n",
+		"architecture":          "amd64\n",
+		"os":                    "linux\n",
+		"created":               "2024-01-02T03:04:05Z\n",
+		"tags":                  "app/sub:x\napp:1\napp:sub\n",
+	} {
+		if got := text(t, img, path); got != want {
+			t.Errorf("%s is %q, want %q", path, got, want)
+		}
+	}
+	for _, path := range []string{"images/app/:1/id", "images/app:1/id", "images/app/:sub/id", "images/app:sub/id", "ids/" + id.Encoded()[:12] + "/id"} {
+		if got := text(t, dir, path); got != id.String()+"\n" {
+			t.Errorf("%s is %q", path, got)
+		}
+	}
+	if got := digestOf([]byte(text(t, img, "config.json"))); got != id.String() {
+		t.Errorf("config.json hashes to %s, want %s", got, id)
+	}
+	if got := digestOf([]byte(text(t, img, "layers/0/layer.tar"))); got != digestOf(base) {
+		t.Errorf("layer.tar hashes to %s, want %s", got, digestOf(base))
+	}
+	for _, path := range []string{"images/no", "images/app/2", "ids/" + strings.Repeat("0", 64), "ids/" + id.Encoded()[:11], "images/app/1/nothing",
+		"images/app/1/layers/2", "images/app/1/layers/00", "images/app/1/rootfs/etc/b", "images/app/1/digests", "images/app/1/error", "digests/sha256"} {
+		_, err := os.Lstat(filepath.Join(dir, path))
+		wantErr(t, path, err, unix.ENOENT)
+	}
+}
+
+func digestOf(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
+
+// Every file's size is the number of bytes that can be read from it.
+func TestSizesAreTrue(t *testing.T) {
+	s := newStore(t)
+	load(t, s, "", []string{"a:1"}, layerTar(t, "d/", "d/f=x", "odd\nname=y"), layerTar(t, "d/g=z"))
+	dir := mount(t, s, fusefs.Options{})
+	n := 0
+	err := filepath.Walk(filepath.Join(dir, "ids"), func(p string, st os.FileInfo, err error) error {
+		if err != nil {
+			return err
+		}
+		if st.Mode().IsRegular() {
+			if b, err := os.ReadFile(p); err != nil || int64(len(b)) != st.Size() {
+				t.Errorf("%s: st_size %d, read %d bytes, %v", p, st.Size(), len(b), err)
+			}
+			n++
+		}
+		return nil
+	})
+	if err != nil || n < 20 {
+		t.Errorf("walked %d files: %v", n, err)
+	}
+}
+
+func TestSameFileSameInode(t *testing.T) {
+	s := newStore(t)
+	base := layerTar(t, "d/", "d/f=x", "d/g~d/f")
+	load(t, s, "", []string{"a:1"}, base, layerTar(t, "d/one=1"))
+	load(t, s, "", []string{"a:2"}, base, layerTar(t, "d/two=2"))
+	dir := mount(t, s, fusefs.Options{})
+	one, two := stat(t, dir, "images/a/1/rootfs/d/f"), stat(t, dir, "images/a/2/rootfs/d/g")
+	if one.Ino != two.Ino || one.Nlink != 2 {
+		t.Errorf("inodes %d and %d, %d links", one.Ino, two.Ino, one.Nlink)
+	}
+	if in := stat(t, dir, "images/a/1/layers/0/diff/d/f"); in.Ino != one.Ino {
+		t.Errorf("in the diff the inode is %d, in the rootfs %d", in.Ino, one.Ino)
+	}
+	dirs := map[uint64]string{}
+	err := filepath.Walk(filepath.Join(dir, "ids"), func(p string, st os.FileInfo, err error) error {
+		if err == nil && st.IsDir() {
+			ino := stat(t, p).Ino
+			if other, ok := dirs[ino]; ok {
+				t.Errorf("one directory at two paths: %s and %s", other, p)
+			}
+			if ino>>60 != 0 {
+				t.Errorf("inode number %#x of %s leaves overlayfs no room", ino, p)
+			}
+			dirs[ino] = p
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// layer.tar is read at random.
+func TestLayerTarAtRandom(t *testing.T) {
+	s := newStore(t)
+	r := rand.New(rand.NewSource(1))
+	var entries []string
+	for n := range 60 {
+		b := make([]byte, r.Intn(20000))
+		r.Read(b)
+		entries = append(entries, fmt.Sprintf("f%d=%x", n, b))
+	}
+	raw := layerTar(t, entries...)
+	load(t, s, "", []string{"a:1"}, raw)
+	dir := mount(t, s, fusefs.Options{})
+	f, err := os.Open(filepath.Join(dir, "images/a/1/layers/0/layer.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range 300 {
+		off := r.Int63n(int64(len(raw)))
+		b := make([]byte, r.Intn(50000))
+		n, err := f.ReadAt(b, off)
+		if err != nil && err != io.EOF || !bytes.Equal(b[:n], raw[off:min(off+int64(len(b)), int64(len(raw)))]) {
+			t.Fatalf("%d bytes at %d: %d, %v", len(b), off, n, err)
+		}
+	}
+}
+
+// A large file is read by the kernel itself, or through the server: the bytes are the same, and so is mmap.
+func TestLargeFile(t *testing.T) {
+	s := newStore(t)
+	content := strings.Repeat("0123456789abcdef", 1<<16)
+	load(t, s, "", []string{"a:1"}, layerTar(t, "big="+content))
+	dir := mount(t, s, fusefs.Options{})
+	p := filepath.Join(dir, "images/a/1/rootfs/big")
+	if got := text(t, p); got != content {
+		t.Errorf("%d bytes, want %d", len(got), len(content))
+	}
+	f, err := os.Open(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := unix.Mmap(int(f.Fd()), 0, len(content), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(m)
+	if string(m) != content {
+		t.Error("mapped content is another")
+	}
+}
+
+func TestReadOnlyAndImmutable(t *testing.T) {
+	s := newStore(t)
+	load(t, s, "", []string{"a:1"}, layerTar(t, "f=x"))
+	for _, c := range []struct {
+		ro   bool
+		want error
+	}{{false, unix.EPERM}, {true, unix.EROFS}} {
+		dir := mount(t, s, fusefs.Options{ReadOnly: c.ro})
+		root := filepath.Join(dir, "images/a/1/rootfs")
+		wantErr(t, "create", os.WriteFile(root+"/new", nil, 0o600), c.want)
+		wantErr(t, "write", os.WriteFile(root+"/f", nil, 0o600), c.want)
+		wantErr(t, "remove", os.Remove(root+"/f"), c.want)
+		wantErr(t, "mkdir", os.Mkdir(root+"/d", 0o700), c.want)
+		wantErr(t, "chmod", os.Chmod(root+"/f", 0o600), c.want)
+		wantErr(t, "rename", os.Rename(root+"/f", root+"/g"), c.want)
+		wantErr(t, "link", os.Link(root+"/f", root+"/g"), c.want)
+		wantErr(t, "setxattr", unix.Setxattr(root+"/f", "user.x", nil, 0), c.want)
+		if _, err := os.Stat(filepath.Join(dir, "ctl")); (err != nil) != c.ro {
+			t.Errorf("read-only %v: ctl: %v", c.ro, err)
+		}
+	}
+}
+
+func TestBrokenImageHidesNoOther(t *testing.T) {
+	s := newStore(t)
+	bad := load(t, s, "bad", []string{"bad:1"}, layerTar(t, "f=1"), layerTar(t, "g=1"))
+	load(t, s, "good", []string{"good:1"}, layerTar(t, "f=2"))
+	if err := os.RemoveAll(filepath.Join(s.Root(), "image/overlay2/layerdb/sha256", chainOf(t, s, bad, 1))); err != nil {
+		t.Fatal(err)
+	}
+	dir := mount(t, s, fusefs.Options{})
+	if got := list(t, dir, "images"); got != "bad/ good/" {
+		t.Errorf("images lists %q", got)
+	}
+	if got := text(t, dir, "images/good/1/rootfs/f"); got != "2" {
+		t.Errorf("the good image has %q", got)
+	}
+	if got := text(t, dir, "images/bad/1/error"); !strings.Contains(got, "layer 1") {
+		t.Errorf("error: %q", got)
+	}
+	if got := text(t, dir, "images/bad/1/layers/0/rootfs/f"); got != "1" {
+		t.Errorf("the intact layer has %q", got)
+	}
+	_, err := os.ReadDir(filepath.Join(dir, "images/bad/1/rootfs"))
+	wantErr(t, "broken rootfs", err, unix.EIO)
+	if got := text(t, dir, "ctl/errors"); !strings.Contains(got, bad.String()) {
+		t.Errorf("ctl/errors does not name the image: %q", got)
+	}
+}
