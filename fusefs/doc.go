@@ -34,7 +34,10 @@
 //
 // # Locks
 //
-// Tables of slots only grow; readers take no lock. fsys.refreshing is taken
-// before an image's mu, that before a table's, that before opens.mu; none is
-// held while the store is asked for the content of a file.
+// Readers of the tables of slots take no lock. fsys.refreshing is taken before
+// an image's mu, that before fsys.using, that before a table's, that before
+// opens.mu; none but the first two is held while the store does work.
+//
+// What belonged to a removed image is let go a minute later, and not before its
+// files are closed: replies refer to the memory of its layers' indexes.
 package fusefs

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -29,6 +30,8 @@ type fsys struct {
 	gid     uint32
 	started time.Time
 
+	retireAfter time.Duration
+
 	views  table[view]
 	layers interned[layerSlot] // by store.Layer.Key
 	images interned[image]     // by image ID
@@ -36,6 +39,7 @@ type fsys struct {
 	algs   interned[string]    // by algorithm of a digest
 	links  interned[link]      // by where it is and where it leads
 
+	using      sync.Mutex // guards which views use which layers
 	refreshing sync.Mutex // one refresh at a time
 	snap       atomic.Pointer[snapshot]
 
@@ -48,7 +52,7 @@ func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		st:            st, o: o, log: o.Log, life: life,
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
-		started: time.Now(),
+		started: time.Now(), retireAfter: retireAfter,
 	}
 	f.ctl = ctl.New(st, ctl.Options{Loader: o.Loader, Changed: f.refresh, InUse: f.inUse})
 	f.opens.init()
@@ -167,7 +171,7 @@ func (f *fsys) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.
 	case kindFile:
 		l := f.layers.get(id.layer())
 		if l == nil {
-			return nil, fuse.ENOENT
+			return nil, fuse.Status(syscall.ESTALE)
 		}
 		return bytesOf(l.index.Readlink(id.ino())), fuse.OK
 	case kindSynth:

@@ -43,10 +43,7 @@ func (f *fsys) image(id digest.Digest) (*image, error) {
 // imageOf returns the image that a node is of, and what the store knows of it.
 func (f *fsys) imageOf(id nodeID) (*image, store.Image, error) {
 	im := f.images.get(id.slot())
-	if im == nil {
-		return nil, nil, syscall.ENOENT
-	}
-	if im.gone.Load() {
+	if im == nil || im.gone.Load() {
 		return nil, nil, syscall.ESTALE
 	}
 	im.mu.Lock()
@@ -66,12 +63,15 @@ func (im *image) drop(f *fsys) {
 	im.gone.Store(true)
 	im.mu.Lock()
 	defer im.mu.Unlock()
+	var roots []nodeID
 	for _, root := range im.roots {
+		roots = append(roots, root)
 		if v := f.views.get(root.view()); v != nil {
 			v.gone.Store(true)
 		}
 	}
 	im.img = nil
+	f.retire(im, roots)
 }
 
 // root returns the root directory of a view of the image.
@@ -94,10 +94,12 @@ func (f *fsys) root(im *image, img store.Image, k rootKey) (nodeID, error) {
 	if err != nil {
 		return 0, err
 	}
-	im.roots[k] = id
 	if im.gone.Load() {
-		f.views.get(id.view()).gone.Store(true)
+		// It was removed meanwhile, and what is to be let go is counted already.
+		f.letGo([]nodeID{id})
+		return 0, syscall.ESTALE
 	}
+	im.roots[k] = id
 	return id, nil
 }
 

@@ -219,7 +219,7 @@ func (f *fsys) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 func (f *fsys) openLayerFile(id nodeID, out *fuse.OpenOut) fuse.Status {
 	l := f.layers.get(id.layer())
 	if l == nil {
-		return fuse.ENOENT
+		return fuse.Status(syscall.ESTALE)
 	}
 	a, st := f.layerAttr(id)
 	if st != fuse.OK {

@@ -102,8 +102,8 @@ func (f *fsys) refresh() {
 	for ref := range old.names.Digests {
 		if _, d, _ := strings.Cut(ref, "@"); now.names.Digests[ref] != old.names.Digests[ref] {
 			alg, hex, _ := strings.Cut(d, ":")
-			if slot, ok := f.algs.keys.Load(alg); ok {
-				f.forgetEntry(synthID(typeAlg, slot.(uint64), 0), hex)
+			if slot, ok := f.algs.find(alg); ok {
+				f.forgetEntry(synthID(typeAlg, slot, 0), hex)
 			}
 		}
 	}
@@ -111,11 +111,11 @@ func (f *fsys) refresh() {
 
 // changed tells whether an image that was broken is no longer the way it was.
 func (f *fsys) changed(id digest.Digest) bool {
-	slot, ok := f.images.keys.Load(string(id))
+	slot, ok := f.images.find(string(id))
 	if !ok {
 		return false
 	}
-	im := f.images.get(slot.(uint64))
+	im := f.images.get(slot)
 	im.mu.Lock()
 	was := im.img
 	im.mu.Unlock()
@@ -128,10 +128,9 @@ func (f *fsys) changed(id digest.Digest) bool {
 
 // drop lets go of an image that was removed or is another one now.
 func (f *fsys) drop(id digest.Digest) {
-	slot, ok := f.images.keys.Load(string(id))
-	if ok {
+	if slot, ok := f.images.find(string(id)); ok {
 		f.images.forget(string(id))
-		f.images.get(slot.(uint64)).drop(f)
+		f.images.get(slot).drop(f)
 	}
 	f.forgetEntry(idsNode, id.Encoded())
 }
@@ -141,8 +140,8 @@ func (f *fsys) repoNode(path string) nodeID {
 	if path == "" {
 		return imagesNode
 	}
-	if slot, ok := f.repos.keys.Load(path); ok {
-		return synthID(typeRepo, slot.(uint64), 0)
+	if slot, ok := f.repos.find(path); ok {
+		return synthID(typeRepo, slot, 0)
 	}
 	return 0
 }

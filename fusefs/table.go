@@ -6,65 +6,84 @@ import (
 	"syscall"
 )
 
-// table gives out slots. It only grows; get takes no lock.
+const (
+	chunkBits = 10
+	chunkSize = 1 << chunkBits
+)
+
+// table gives out slots, each once. get takes no lock.
 type table[T any] struct {
-	mu    sync.Mutex // guards adding
-	items atomic.Pointer[[]*T]
+	mu     sync.Mutex // guards adding
+	n      uint64     // slots given out
+	chunks atomic.Pointer[[]*[chunkSize]atomic.Pointer[T]]
 }
 
-// get returns what is in a slot, nil if the slot was not given out.
+// get returns what is in a slot, nil if the slot was not given out or is cleared.
 func (t *table[T]) get(slot uint64) *T {
-	p := t.items.Load()
-	if p == nil || slot >= uint64(len(*p)) {
+	p := t.chunks.Load()
+	if p == nil || slot>>chunkBits >= uint64(len(*p)) {
 		return nil
 	}
-	return (*p)[slot]
+	return (*p)[slot>>chunkBits][slot&(chunkSize-1)].Load()
 }
 
-// add gives a slot to v. set, if not nil, tells v its slot before anybody sees it.
-func (t *table[T]) add(v *T, limit uint64, set func(slot uint64)) (uint64, error) {
+// add gives a slot to what make returns for it.
+func (t *table[T]) add(limit uint64, make func(slot uint64) *T) (uint64, *T, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var s []*T
-	if p := t.items.Load(); p != nil {
-		s = *p
+	if t.n >= limit {
+		return 0, nil, syscall.ENFILE
 	}
-	slot := uint64(len(s))
-	if slot >= limit {
-		return 0, syscall.ENFILE
+	var chunks []*[chunkSize]atomic.Pointer[T]
+	if p := t.chunks.Load(); p != nil {
+		chunks = *p
 	}
-	if set != nil {
-		set(slot)
+	slot := t.n
+	if slot>>chunkBits == uint64(len(chunks)) {
+		// Readers of the old slice do not look beyond its length, so the array can be shared.
+		chunks = append(chunks, new([chunkSize]atomic.Pointer[T]))
+		t.chunks.Store(&chunks)
 	}
-	// Readers of the old slice do not look beyond its length, so the array can be shared.
-	s = append(s, v)
-	t.items.Store(&s)
-	return slot, nil
+	t.n++
+	v := make(slot)
+	chunks[slot>>chunkBits][slot&(chunkSize-1)].Store(v)
+	return slot, v, nil
+}
+
+// clear lets go of what is in a slot, which is not given out again.
+func (t *table[T]) clear(slot uint64) {
+	if p := t.chunks.Load(); p != nil && slot>>chunkBits < uint64(len(*p)) {
+		(*p)[slot>>chunkBits][slot&(chunkSize-1)].Store(nil)
+	}
 }
 
 // interned is a table whose items are found again by a key.
 type interned[T any] struct {
 	table[T]
-	keys sync.Map // string → slot
-	mu   sync.Mutex
+	keys sync.Map   // string → slot
+	mu   sync.Mutex // guards making an item for a new key
+}
+
+// find returns the slot that a key stands for.
+func (t *interned[T]) find(key string) (uint64, bool) {
+	s, ok := t.keys.Load(key)
+	if !ok {
+		return 0, false
+	}
+	return s.(uint64), true
 }
 
 // intern returns the slot of the item with this key, made if there is none.
 func (t *interned[T]) intern(key string, limit uint64, make func(slot uint64) *T) (uint64, *T, error) {
-	if s, ok := t.keys.Load(key); ok {
-		return s.(uint64), t.get(s.(uint64)), nil
+	if s, ok := t.find(key); ok {
+		return s, t.get(s), nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s, ok := t.keys.Load(key); ok {
-		return s.(uint64), t.get(s.(uint64)), nil
+	if s, ok := t.find(key); ok {
+		return s, t.get(s), nil
 	}
-	var next uint64
-	if p := t.items.Load(); p != nil {
-		next = uint64(len(*p))
-	}
-	v := make(next)
-	slot, err := t.add(v, limit, nil)
+	slot, v, err := t.add(limit, make)
 	if err != nil {
 		return 0, nil, err
 	}

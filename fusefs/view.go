@@ -19,6 +19,7 @@ type layerSlot struct {
 	l     store.Layer
 	index overlay.Layer
 	open  atomic.Int64 // files of it that are open
+	views int          // that show it; guarded by fsys.using
 }
 
 // view is a tree of directories: some layers merged, or one as it is.
@@ -31,10 +32,10 @@ type view struct {
 // diff tells whether the view shows one layer with its whiteouts.
 func (v *view) diff() bool { return v.tree == nil }
 
-// layerSlot returns the slot of a layer; its index is built if it was not.
+// layerSlot returns the slot of a layer; its index is built if it was not. f.using is held.
 func (f *fsys) layerSlot(ctx context.Context, l store.Layer) (*layerSlot, error) {
-	if s, ok := f.layers.keys.Load(l.Key()); ok {
-		return f.layers.get(s.(uint64)), nil
+	if s, ok := f.layers.find(l.Key()); ok {
+		return f.layers.get(s), nil
 	}
 	ix, err := l.Index(ctx)
 	if err != nil {
@@ -51,6 +52,14 @@ func (f *fsys) layerSlot(ctx context.Context, l store.Layer) (*layerSlot, error)
 
 // newView makes the view of a stack of layers, or of one layer's diff, and returns its root.
 func (f *fsys) newView(ctx context.Context, layers []store.Layer, diff bool) (nodeID, error) {
+	// The work is done before the lock is taken, so that it holds up nobody else's.
+	for _, l := range layers {
+		if _, err := l.Index(ctx); err != nil {
+			return 0, err
+		}
+	}
+	f.using.Lock()
+	defer f.using.Unlock()
 	v := &view{}
 	var ix []overlay.Layer
 	for _, l := range layers {
@@ -70,9 +79,12 @@ func (f *fsys) newView(ctx context.Context, layers []store.Layer, diff bool) (no
 		v.tree = t
 		root = t.Root()
 	}
-	slot, err := f.views.add(v, maxViews, nil)
+	slot, _, err := f.views.add(maxViews, func(uint64) *view { return v })
 	if err != nil {
 		return 0, err
+	}
+	for _, l := range v.layers {
+		l.views++
 	}
 	return dirID(slot, root), nil
 }
@@ -80,10 +92,7 @@ func (f *fsys) newView(ctx context.Context, layers []store.Layer, diff bool) (no
 // viewOf returns the view that a directory is in.
 func (f *fsys) viewOf(id nodeID) (*view, fuse.Status) {
 	v := f.views.get(id.view())
-	if v == nil {
-		return nil, fuse.ENOENT
-	}
-	if v.gone.Load() {
+	if v == nil || v.gone.Load() {
 		return nil, fuse.Status(syscall.ESTALE)
 	}
 	return v, fuse.OK
@@ -104,7 +113,7 @@ func (f *fsys) layerAttr(id nodeID) (overlay.Attr, fuse.Status) {
 	if id.kind() == kindFile {
 		l := f.layers.get(id.layer())
 		if l == nil || int(id.ino()) >= l.index.Inodes() {
-			return overlay.Attr{}, fuse.ENOENT
+			return overlay.Attr{}, fuse.Status(syscall.ESTALE)
 		}
 		if id.opaque() {
 			return opaqueAttr(l.index.Stat(id.ino())), fuse.OK

@@ -196,3 +196,11 @@ type Loader interface {
 
 // TarHolder is a Layer that can tell, without reading anything, whether Tar and TarSize are supported.
 type TarHolder interface{ HasTar() bool }
+
+// Forgetter is a Store that keeps memory for each layer it was asked for.
+type Forgetter interface {
+	// Forget frees what is kept for a layer that the store no longer has.
+	// Nothing that came from the layer, its index and the names in it least of
+	// all, may be used afterwards. A layer that is there stays as it is.
+	Forget(l Layer)
+}
