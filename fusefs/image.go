@@ -110,15 +110,25 @@ type imageFile struct {
 	text func(f *fsys, im *image, img store.Image) []byte
 	// volatile content can be another one at the next look: names, and how long ago something was
 	volatile bool
+	// report is made of the config, and costly to make
+	report bool
+}
+
+// exists tells whether an image has the file.
+func (i *imageFile) exists(f *fsys, im *image, img store.Image) bool {
+	if i.report {
+		return img.RawConfig() != nil
+	}
+	return i.text(f, im, img) != nil
 }
 
 // imageFiles are the files of an image's directory; the node of one carries its index. 0 is the directory.
 var imageFiles = []imageFile{
 	{},
 	{name: "config.json", text: func(_ *fsys, _ *image, img store.Image) []byte { return img.RawConfig() }},
-	{name: "history", text: historyTable, volatile: true},
-	{name: "history.json", text: historyJSON},
-	{name: "inspect.json", text: inspectJSON, volatile: true},
+	{name: "history", text: historyTable, volatile: true, report: true},
+	{name: "history.json", text: historyJSON, volatile: true, report: true},
+	{name: "inspect.json", text: inspectJSON, volatile: true, report: true},
 	{name: "id", text: func(_ *fsys, im *image, _ store.Image) []byte { return value(string(im.id)) }},
 	{name: "created", text: func(_ *fsys, _ *image, img store.Image) []byte { return value(stamp(img.Config().Created)) }},
 	{name: "size", text: func(_ *fsys, _ *image, img store.Image) []byte { return imageSize(img) }},
@@ -126,16 +136,10 @@ var imageFiles = []imageFile{
 	{name: "os", text: func(_ *fsys, _ *image, img store.Image) []byte { return value(img.Config().OS) }},
 	{name: "parent", text: func(_ *fsys, _ *image, img store.Image) []byte { return value(string(img.Parent())) }},
 	{name: "tags", volatile: true, text: func(f *fsys, im *image, _ store.Image) []byte {
-		if r := f.snap.Load().refs[im.id]; r != nil {
-			return value(r.tags...)
-		}
-		return nil
+		return value(f.snap.Load().refs[im.id].Tags...)
 	}},
 	{name: "digests", volatile: true, text: func(f *fsys, im *image, _ store.Image) []byte {
-		if r := f.snap.Load().refs[im.id]; r != nil {
-			return value(r.digests...)
-		}
-		return nil
+		return value(f.snap.Load().refs[im.id].Digests...)
 	}},
 	{name: "error", text: func(_ *fsys, _ *image, img store.Image) []byte {
 		if err := img.Err(); err != nil {
@@ -143,17 +147,6 @@ var imageFiles = []imageFile{
 		}
 		return nil
 	}},
-}
-
-// value is a file of values, one a line; nil if there is none.
-func value(lines ...string) []byte {
-	var b []byte
-	for _, l := range lines {
-		if l != "" {
-			b = append(append(b, l...), '\n')
-		}
-	}
-	return b
 }
 
 func imageSize(img store.Image) []byte {
@@ -238,7 +231,7 @@ func (f *fsys) imageChild(dir nodeID, name string) (nodeID, error) {
 	}
 	for i := 1; i < len(imageFiles); i++ {
 		if imageFiles[i].name == name {
-			if imageFiles[i].text(f, im, img) == nil {
+			if !imageFiles[i].exists(f, im, img) {
 				return 0, syscall.ENOENT
 			}
 			return synthID(typeImage, im.slot, i), nil
@@ -269,8 +262,8 @@ func (f *fsys) imageList(dir nodeID) ([]dirent, error) {
 		return f.layerList(dir, im, img)
 	}
 	for i := 1; i < len(imageFiles); i++ {
-		if imageFiles[i].text(f, im, img) != nil {
-			out = append(out, dirent{name: imageFiles[i].name, id: synthID(typeImage, im.slot, i), mode: fuse.S_IFREG})
+		if file := &imageFiles[i]; file.exists(f, im, img) {
+			out = append(out, dirent{name: file.name, id: synthID(typeImage, im.slot, i), mode: fuse.S_IFREG, costly: file.report})
 		}
 	}
 	return append(out,

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -63,14 +62,6 @@ func layerHistory(img store.Image, n int) *store.History {
 		return &c.History[h[n]]
 	}
 	return nil
-}
-
-// stamp formats a time, "" for none.
-func stamp(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format(time.RFC3339Nano)
 }
 
 // layerNode tells what a layer's directory, or a file in it, is.

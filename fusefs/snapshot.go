@@ -12,6 +12,7 @@ import (
 
 	"imagefs/fusefs/names"
 	"imagefs/store"
+	"imagefs/store/report"
 )
 
 // snapshot is what the store had at one moment. Immutable.
@@ -20,15 +21,12 @@ type snapshot struct {
 	names store.Names
 	tree  *names.Tree
 	ids   []digest.Digest // sorted
-	refs  map[digest.Digest]*refs
+	refs  report.Refs
 }
-
-// refs are the references of one image, sorted.
-type refs struct{ tags, digests []string }
 
 // look asks the store. Names that cannot be read are noted and hide no image.
 func (f *fsys) look() (*snapshot, error) {
-	s := &snapshot{at: time.Now(), refs: map[digest.Digest]*refs{}}
+	s := &snapshot{at: time.Now()}
 	ids, err := f.st.IDs(f.life)
 	if err != nil {
 		return nil, err
@@ -39,22 +37,7 @@ func (f *fsys) look() (*snapshot, error) {
 		f.log.Error("cannot read the names of the images", "err", err)
 	}
 	s.tree = names.New(s.names.Tags, s.names.Digests)
-	of := func(id digest.Digest) *refs {
-		if s.refs[id] == nil {
-			s.refs[id] = &refs{}
-		}
-		return s.refs[id]
-	}
-	for ref, id := range s.names.Tags {
-		of(id).tags = append(of(id).tags, ref)
-	}
-	for ref, id := range s.names.Digests {
-		of(id).digests = append(of(id).digests, ref)
-	}
-	for _, r := range s.refs {
-		slices.Sort(r.tags)
-		slices.Sort(r.digests)
-	}
+	s.refs = report.NewRefs(s.names)
 	return s, nil
 }
 

@@ -1,33 +1,29 @@
 package docker
 
-import (
-	"path/filepath"
-	"strings"
-)
+import "strings"
 
-// Graph tells what dockerd's overlay2 driver says of the topmost layer: the
-// directories that a mount of the image is made of. nil if a layer is broken.
+// Graph tells where the image's layers lie, with the names and in the form of
+// docker inspect's GraphDriver. Paths are absolute; nil for an image with no layers.
 func (i *image) Graph() (driver string, data map[string]string) {
-	driver = "overlay2"
-	if i.err != nil || len(i.layers) == 0 {
-		return driver, nil
+	if len(i.layers) == 0 {
+		return "overlay2", nil
 	}
-	var dirs []string // topmost first
-	for n := len(i.layers) - 1; n >= 0; n-- {
+	dir := func(n int) string {
 		l := i.layers[n].(*layerRec)
-		dirs = append(dirs, filepath.Join(l.s.path, overlayDir, l.cache))
+		return l.s.path + "/" + overlayDir + "/" + l.cache
 	}
+	top := len(i.layers) - 1
 	data = map[string]string{
-		"MergedDir": filepath.Join(dirs[0], "merged"),
-		"UpperDir":  filepath.Join(dirs[0], "diff"),
-		"WorkDir":   filepath.Join(dirs[0], "work"),
+		"MergedDir": dir(top) + "/merged",
+		"UpperDir":  dir(top) + "/diff",
+		"WorkDir":   dir(top) + "/work",
 	}
-	if len(dirs) > 1 {
-		lower := dirs[1:]
-		for n := range lower {
-			lower[n] = filepath.Join(lower[n], "diff")
-		}
+	var lower []string
+	for n := top - 1; n >= 0; n-- {
+		lower = append(lower, dir(n)+"/diff")
+	}
+	if len(lower) > 0 {
 		data["LowerDir"] = strings.Join(lower, ":")
 	}
-	return driver, data
+	return "overlay2", data
 }
