@@ -1,0 +1,65 @@
+# The project's tasks. `make` lists them.
+
+GO         ?= go
+PREFIX     ?= /usr/local
+FUZZTIME   ?= 5s
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ERRCHECK    = github.com/kisielk/errcheck@v1.30.0
+
+SCRIPTS = integration/scripts
+UNIT    = ./cmd/... ./fusefs/... ./store/... ./overlay/...
+
+.PHONY: help build install demo test fmt fmt-check vet lint unit fuzz integration interop bench clean setup-demo setup-test setup-bench
+
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/imagefs
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/imagefs ./cmd/imagefs
+
+install: build ## install imagefs, and what lets mount(8) and fstab use it, below $(DESTDIR)$(PREFIX)
+	install -D -m 755 bin/imagefs $(DESTDIR)$(PREFIX)/bin/imagefs
+
+demo: setup-demo ## load a real image, mount it, look around, retag it, unmount
+	@$(SCRIPTS)/demo.sh
+
+test: setup-test fmt-check vet lint unit fuzz integration interop ## set up what is missing and run all tests
+
+fmt: ## format the code
+	gofmt -w cmd fusefs store overlay integration
+
+fmt-check: ## fail if a file is not formatted
+	@files=$$(gofmt -l cmd fusefs store overlay integration) && \
+		if [ -n "$$files" ]; then echo "not formatted (make fmt):" $$files; exit 1; fi
+
+vet: ## go vet, and that go.mod is tidy
+	$(GO) vet ./cmd/... ./fusefs/... ./store/... ./overlay/... ./integration/...
+	$(GO) mod tidy -diff
+
+lint: setup-test ## the linters, at the versions pinned above
+	$(GO) run $(STATICCHECK) $(UNIT) ./integration/...
+	$(GO) run $(ERRCHECK) -ignoretests -exclude .errcheck $(UNIT)
+	shellcheck .ci/run $(SCRIPTS)/*.sh
+
+unit: ## unit tests, with the race detector
+	$(GO) test -race $(UNIT)
+
+fuzz: ## each fuzz target for $(FUZZTIME)
+	@GO='$(GO)' $(SCRIPTS)/fuzz.sh $(FUZZTIME) $(UNIT)
+
+integration: setup-test ## real mounts, compared with the kernel's own
+	$(GO) test -timeout 30m ./integration
+
+interop: setup-test ## real engines: their images here, our stores there
+	$(GO) test -timeout 30m ./integration/engines
+
+bench: setup-bench ## measure against overlayfs, fuse-overlayfs, docker load and tar
+	$(GO) run ./integration/bench
+
+clean: ## remove what was built
+	rm -rf bin/imagefs
+	$(GO) clean -testcache
+
+setup-demo setup-test setup-bench:
+	@$(SCRIPTS)/setup.sh $(@:setup-%=%)

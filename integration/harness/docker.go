@@ -1,0 +1,143 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Docker is a Docker daemon on a data root.
+type Docker struct {
+	Root string
+	Host string // its socket, as DOCKER_HOST names it
+
+	stop func(testing.TB) // nil for a daemon that others started
+}
+
+// StartDocker starts a private daemon on a data root, which ends with the test.
+func StartDocker(t testing.TB, root string) *Docker {
+	t.Helper()
+	Need(t, "root", "dockerd", "docker", "containerd", "runc")
+	// Paths of sockets are short, those of tests are not.
+	run, err := os.MkdirTemp("", "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Docker{Root: root, Host: "unix://" + run + "/s"}
+	logFile, err := os.Create(filepath.Join(run, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logFile.Close()
+	c := exec.Command("dockerd", "--data-root", root, "--exec-root", run+"/x", "-H", d.Host, "--pidfile", run+"/pid",
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", "overlay2")
+	c.Stdout, c.Stderr = logFile, logFile
+	// Should the test be killed, the daemon ends by itself, and its containerd with it.
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	started, done := make(chan error), make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // the death that Pdeathsig means is that of this thread
+		err := c.Start()
+		started <- err
+		if err == nil {
+			_ = c.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	d.stop = func(t testing.TB) {
+		_ = c.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-done:
+		case <-time.After(60 * time.Second):
+			t.Error("dockerd: still there a minute after SIGTERM")
+			_ = c.Process.Kill()
+			<-done
+		}
+	}
+	t.Cleanup(func() { d.Stop(t) })
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if d.command("info").Run() == nil {
+			return d
+		}
+		select {
+		case <-done:
+		default:
+			if time.Now().Before(deadline) {
+				continue
+			}
+		}
+		b, _ := os.ReadFile(logFile.Name())
+		t.Fatalf("dockerd does not answer\n%s", tail(string(b)))
+	}
+}
+
+// Stop ends the daemon, if StartDocker started it. It runs at the end of the test; earlier is allowed.
+func (d *Docker) Stop(t testing.TB) {
+	if d.stop != nil {
+		d.stop(t)
+		d.stop = nil
+	}
+}
+
+// command prepares a docker command. Debian's own client goes before one that
+// was put in its way: it fits the daemon.
+func (d *Docker) command(args ...string) *exec.Cmd {
+	name := "/usr/bin/docker"
+	if _, err := os.Stat(name); err != nil {
+		name = "docker"
+	}
+	c := exec.Command(name, args...)
+	c.Env = append(os.Environ(), "DOCKER_HOST="+d.Host, "DOCKER_CONFIG="+os.TempDir())
+	return c
+}
+
+// Run runs a docker command, which must succeed, and returns its standard output.
+func (d *Docker) Run(t testing.TB, args ...string) string {
+	t.Helper()
+	return RunCmd(t, d.command(args...))
+}
+
+// Build builds an image from a context directory, with the classic builder or
+// BuildKit, without a network.
+func (d *Docker) Build(t testing.TB, buildkit bool, tag, context string, args ...string) {
+	t.Helper()
+	kit := "0"
+	if buildkit {
+		kit = "1"
+	}
+	c := d.command(append([]string{"build", "-q", "--network", "none", "-t", tag, context}, args...)...)
+	c.Env = append(c.Env, "DOCKER_BUILDKIT="+kit)
+	RunCmd(t, c)
+}
+
+// Lines splits what a command printed.
+func Lines(s string) []string {
+	s = strings.TrimRight(s, "\n")
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, "\n")
+}
+
+// ID returns the image ID of a reference.
+func (d *Docker) ID(t testing.TB, ref string) string {
+	t.Helper()
+	return strings.TrimSpace(d.Run(t, "image", "inspect", "-f", "{{.Id}}", ref))
+}
+
+// Has tells whether the daemon has an image.
+func (d *Docker) Has(ref string) bool {
+	return d.command("image", "inspect", ref).Run() == nil
+}
+
+// String names the daemon in messages.
+func (d *Docker) String() string { return fmt.Sprintf("dockerd on %s", d.Root) }

@@ -1,0 +1,97 @@
+#!/bin/bash
+# setup.sh demo|test|bench   installs the Debian packages that a target needs and that are missing.
+#
+# Fast, silent and without effect when nothing is missing. As an ordinary user
+# it goes through sudo. Services that packages bring are kept from starting.
+set -eu
+PATH=$PATH:/usr/sbin:/sbin
+
+# What must be there: a command or an absolute path, and the package that has it.
+demo="
+fusermount3         fuse3
+"
+lint="
+shellcheck          shellcheck
+gcc                 gcc
+/usr/include/stdio.h libc6-dev
+"
+engines="
+dockerd             docker.io
+docker              docker.io
+containerd          containerd
+runc                runc
+podman              podman
+skopeo              skopeo
+umoci               umoci
+fuse-overlayfs      fuse-overlayfs
+setfattr            attr
+jq                  jq
+python3             python3
+/bin/busybox        busybox-static
+bzip2               bzip2
+xz                  xz-utils
+zstd                zstd
+mmdebstrap          mmdebstrap
+"
+case ${1:-} in
+demo) wanted=$demo ;;
+bench) wanted=$demo$engines ;;
+test) wanted=$demo$lint$engines ;;
+*) echo "usage: setup.sh demo|test|bench" >&2; exit 2 ;;
+esac
+
+missing=
+while read -r what package; do
+  [ -n "$what" ] || continue
+  case $what in
+  /*) [ -e "$what" ] && continue ;;
+  *) command -v "$what" >/dev/null && continue ;;
+  esac
+  case " $missing " in *" $package "*) ;; *) missing="$missing $package" ;; esac
+done <<<"$wanted"
+
+if [ ! -e /dev/fuse ] && [ "$(id -u)" = 0 ]; then
+  modprobe fuse 2>/dev/null || true
+fi
+if [ ! -e /dev/fuse ]; then
+  echo "setup: there is no /dev/fuse: load the kernel module fuse, or give this container the device" >&2
+  exit 1
+fi
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "setup: missing, and no apt-get to install it with:$missing" >&2
+  exit 1
+fi
+as_root=
+if [ "$(id -u)" != 0 ]; then
+  as_root=sudo
+  if ! command -v sudo >/dev/null; then
+    echo "setup: missing; install as root: apt-get install --no-install-recommends$missing" >&2
+    exit 1
+  fi
+fi
+
+echo "setup: installing Debian packages:$missing"
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  trap '$as_root rm -f $policy' EXIT
+  printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null
+  $as_root chmod 755 $policy
+fi
+apt="$as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3"
+log=$(mktemp)
+run() {
+  if ! "$@" >"$log" 2>&1 </dev/null; then
+    tail -30 "$log" >&2
+    rm -f "$log"
+    echo "setup: failed: $*" >&2
+    exit 1
+  fi
+}
+# shellcheck disable=SC2086 # word splitting is what makes the lists arguments
+{
+  run $apt update -qq
+  run $apt install -y -qq --no-install-recommends $missing
+}
+rm -f "$log"
