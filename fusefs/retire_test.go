@@ -17,7 +17,8 @@ import (
 	"imagefs/store/docker"
 )
 
-func loadOne(t *testing.T, s *docker.Store, name string, layers ...string) digest.Digest {
+// loadLayers puts an image into a store: a layer for each list of files.
+func loadLayers(t testing.TB, s *docker.Store, name string, layers ...[]string) digest.Digest {
 	t.Helper()
 	in, err := s.Ingest(context.Background())
 	if err != nil {
@@ -26,14 +27,16 @@ func loadOne(t *testing.T, s *docker.Store, name string, layers ...string) diges
 	defer in.Abort()
 	img := store.NewImage{Names: []string{name}}
 	ids := ""
-	for _, file := range layers {
+	for _, files := range layers {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
-		if err := w.WriteHeader(&tar.Header{Name: file, Typeflag: tar.TypeReg, Mode: 0o644, Size: 1}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte("x")); err != nil {
-			t.Fatal(err)
+		for _, file := range files {
+			if err := w.WriteHeader(&tar.Header{Name: file, Typeflag: tar.TypeReg, Mode: 0o644, Size: 1}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
 		}
 		w.Close()
 		st, err := in.Unpack(context.Background(), &b)
@@ -57,8 +60,8 @@ func TestRetire(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	loadOne(t, s, "a:1", "shared", "own")
-	loadOne(t, s, "b:1", "shared", "other")
+	loadLayers(t, s, "a:1", []string{"shared"}, []string{"own"})
+	loadLayers(t, s, "b:1", []string{"shared"}, []string{"other"})
 	f, err := newFS(t.Context(), s, Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
