@@ -1,0 +1,60 @@
+// Package archive loads image archives into a store: everything that docker
+// save, podman save, skopeo, buildah, BuildKit, kaniko, bazel and their like
+// have written, compressed or not, from a file, a directory or a pipe.
+//
+// # What it reads
+//
+//	docker-archive                     OCI archive, OCI layout directory
+//	  manifest.json                      oci-layout          (not insisted on)
+//	  <hex>.json                         index.json
+//	  <id>/{VERSION,json,layer.tar}      blobs/<alg>/<hex>
+//	  repositories
+//	before Docker 1.10                 since Docker 25: both in one
+//	  <id>/{VERSION,json,layer.tar}      manifest.json, whose paths are blobs/sha256/<hex>
+//	  repositories                       oci-layout, index.json, blobs/<alg>/<hex>
+//
+// manifest.json goes first where it is, then index.json, then the directories
+// of Docker before 1.10. A file in an archive may be a symbolic or hard link to
+// another one; names are keys of a map and never touch a file system. In a
+// directory, links are followed as long as they stay in it.
+//
+// # How
+//
+//	pipe ─▶ pump ─▶ decompress ─▶ pump ─▶ archive/tar ─▶ decompress ─▶ Ingest.Unpack
+//	                                         └▶ memory: what can be JSON
+//
+// In a pipe, and in a compressed file, layers come before what says whose they
+// are. So each member that looks like a layer (by its first bytes, not its name)
+// is unpacked at once and remembered by name with its diff ID and its digest;
+// what may be JSON is kept in memory, within Limits; when the stream has ended
+// the manifests are read and the images put together. In a regular file that is
+// not compressed, and in a directory, the manifests are read first, and layers
+// that the store has already are not read at all.
+//
+// Every diff ID is checked, and every digest of a config, manifest, index or
+// layer that is known by its digest, and every size that a descriptor says.
+// Exception: a layer whose chain the store has already is taken from there.
+//
+// # Decisions
+//
+//   - All images of an archive are committed in one step. If one is broken, none is loaded.
+//   - A <hex>.json whose content does not hash to <hex> is loaded, as docker load
+//     does: the image ID is computed, never believed. blobs/<alg>/<hex> and
+//     sha256:<hex> must fit.
+//   - Names: RepoTags, with "latest" if there is no tag; a bad one is an error. For OCI
+//     io.containerd.image.name, else org.opencontainers.image.ref.name if it has a
+//     ":" or a "/": alone it is a tag by the OCI image spec, and without a repository
+//     it names nothing. Annotations that are no references are ignored. One name for
+//     two images means the later one.
+//   - Platforms: an entry of index.json that is an index is one image for several
+//     platforms, and the best is taken; entries that are manifests are images of their
+//     own, unless they carry the same name (or none) and differ in platform. Without
+//     Options.Platform, an index with only one image gives that one, whatever it is
+//     for. manifest.json lists images, and all are loaded, whatever they are for; with
+//     Options.Platform those for it.
+//   - Attestations and artifacts (signatures, charts, SBOMs) are passed over. If nothing
+//     else is there, that is an error which says what is.
+//   - Pre-1.10 images get the config, and so the ID, that docker load gives them. Their
+//     parents, which docker load makes images of their own without a name, are not kept.
+//   - The parent in a manifest.json is kept if it is in the same archive and really is below.
+package archive
