@@ -109,9 +109,21 @@ func shared(variable, name string) string {
 	return dir
 }
 
-// Fixtures returns the directory of foreign archives and stores, "" if it is
-// not here. IMAGEFS_SHARED_FIXTURES names another than the usual.
-func Fixtures() string { return shared("IMAGEFS_SHARED_FIXTURES", "fixtures") }
+// NeedFixtures returns the directory of foreign archives and stores. It is not
+// part of the repository: IMAGEFS_SHARED_FIXTURES names another than the usual,
+// and "none" says that there is none, in CI too.
+func NeedFixtures(t testing.TB) string {
+	t.Helper()
+	const variable = "IMAGEFS_SHARED_FIXTURES"
+	dir := shared(variable, "fixtures")
+	if dir == "" {
+		if os.Getenv(variable) == "none" {
+			t.Skipf("%s says that there are none", variable)
+		}
+		Missing(t, "a directory of fixtures ("+variable+")")
+	}
+	return dir
+}
 
 // Scripts returns the directory of scripts that run engines and make images,
 // "" if it is not here. IMAGEFS_SHARED_ENGINES names another than the usual.
