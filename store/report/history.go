@@ -130,7 +130,7 @@ func (e HistoryEntry) row(o HistoryOptions, table bool) historyRow {
 		Size:      strconv.FormatInt(e.Size, 10),
 	}
 	if table {
-		r.CreatedBy, r.Comment = printable(r.CreatedBy), printable(r.Comment)
+		r.CreatedBy, r.Comment = Printable(r.CreatedBy), Printable(r.Comment)
 	}
 	r.CreatedSince = r.CreatedAt
 	if o.Human {

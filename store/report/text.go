@@ -26,11 +26,11 @@ const shortID = 12
 // columns measures text as terminals show it, whatever this one's language is.
 var columns = &runewidth.Condition{StrictEmojiNeutral: true}
 
-// printable returns s in one line and without anything that a terminal obeys:
+// Printable returns s in one line and without anything that a terminal obeys:
 // tabs become spaces as with Docker, other control characters, line and
 // paragraph separators, marks that turn the direction of writing, and bytes
 // that are no UTF-8 become escapes of Go's syntax.
-func printable(s string) string {
+func Printable(s string) string {
 	clean := true
 	for _, r := range s {
 		if hazard(r) {

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"imagefs/fusefs/ctl"
+)
+
+// usageTemplate is how commands tell of themselves.
+const usageTemplate = `Usage:
+{{- if .HasAvailableSubCommands}}
+  {{.CommandPath}} COMMAND [flags]
+{{- else}}
+  {{.UseLine}}
+{{- end}}
+{{- if gt (len .Aliases) 0}}
+
+Other names: {{join .Aliases ", "}}
+{{- end}}
+{{- if .HasExample}}
+
+Examples:
+{{.Example}}
+{{- end}}
+{{- if .HasAvailableSubCommands}}{{$all := .Commands}}
+{{- range $group := .Groups}}
+
+{{$group.Title}}
+{{- range $all}}{{if and (eq .GroupID $group.ID) .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}}  {{.Short}}
+{{- end}}{{end}}{{end}}
+{{- if not .HasParent}}
+
+Topics:
+{{- range $all}}{{if .IsAdditionalHelpTopicCommand}}
+  {{rpad (print "help " .Name) 14}}  {{.Short}}
+{{- end}}{{end}}{{end}}
+{{- end}}
+{{- if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{- end}}
+{{- if .HasAvailableInheritedFlags}}
+
+For all commands:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
+{{- end}}
+{{- if .HasAvailableSubCommands}}
+
+'{{.CommandPath}} COMMAND --help' tells more about a command.
+{{- end}}
+`
+
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND | TOPIC]",
+		Short: "Explain a command or a topic",
+		Long:  "Explain a command, or one of the topics tree, control, stores and exit.",
+		Example: `  imagefs help mount
+  imagefs help tree`,
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			var out []cobra.Completion
+			for _, c := range cmd.Root().Commands() {
+				if len(args) == 0 && !c.Hidden && strings.HasPrefix(c.Name(), prefix) {
+					out = append(out, cobra.CompletionWithDesc(c.Name(), c.Short))
+				}
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, rest, err := cmd.Root().Find(args)
+			if err != nil || c == nil || c == cmd.Root() && len(rest) > 0 {
+				return usagef("help: there is no command and no topic %q; see '%s help'", strings.Join(args, " "), cmd.Root().Name())
+			}
+			c.InitDefaultHelpFlag()
+			return c.Help()
+		},
+	}
+}
+
+// helpTopics are commands that only explain something.
+func helpTopics() []*cobra.Command {
+	topic := func(name, short, text string) *cobra.Command {
+		c := &cobra.Command{Use: name, Short: short, Long: text}
+		c.SetHelpTemplate("{{.Long | trimTrailingWhitespaces}}\n")
+		return c
+	}
+	return []*cobra.Command{
+		topic("tree", "what is where in a mounted store", topicTree),
+		topic("control", "commands as writes to files, and their errors", "Control files, in ctl/ of a mounted store\n\n"+ctl.Help),
+		topic("stores", "which stores there are and how they are chosen", topicStores),
+		topic("exit", "exit codes", topicExit),
+	}
+}
+
+const topicTree = `A mounted store
+
+  README                 what this tree is, and five things to try
+  images/<repo>/<tag>    a link to the image of that name
+  digests/<alg>/<hex>    a link to the image of that repository digest
+  ids/<id>/              an image: real directories that never change
+      config.json        its config, byte for byte: sha256sum gives the ID
+      inspect.json       what docker image inspect prints
+      history            what docker history --no-trunc prints; history.json
+      id created size architecture os parent tags digests
+                         one value a line; no file where there is no value
+      error              only in a broken image: what is wrong with it
+      rootfs/            all layers merged: what a container would see
+      layers/<n>/        bottom first, from 0
+          diff/          the layer alone, whiteouts (.wh.*) included
+          rootfs/        layers 0 to n merged
+          layer.tar      byte for byte: sha256sum gives the diff ID
+          changes        A, C or D and the path, against the layers below
+          diffid chainid digest size created created_by
+  ctl/                   files to write commands to: imagefs help control
+
+A repository is a directory for each part of its name: images/team/app/v1 is
+team/app:v1. Where a tag and a deeper repository have the same name, the tag is
+listed as :<tag>. Not listed, but there: images/<repo>:<tag>, :<tag> in every
+repository, @sha256:<hex> for digests, and in ids/ every unique beginning of an
+ID of 12 digits or more.
+
+A file that two images have from the same layer is one inode, so that diff -r,
+cmp and du see at once that it is the same.
+
+Changes by other programs show within a second. A file that is open stays
+readable as long as the store has its bytes; after that, reads give ESTALE.
+`
+
+const topicStores = `Stores
+
+The embedded store needs no daemon. It is made by the first imagefs load:
+
+  root              /var/lib/imagefs
+  everybody else    $XDG_DATA_HOME/imagefs, or ~/.local/share/imagefs
+
+Its layout on disk is Docker's own: a dockerd that is started on a copy of it
+lists, runs and saves its images.
+
+Another one is chosen with --store or the environment variable IMAGEFS_STORE:
+
+  imagefs --store /var/lib/docker images        Docker's, with the overlay2 driver
+  imagefs --store /mnt/evidence images          one of another machine, somewhere
+                                                below that directory
+  imagefs --store ~/scratch load -i app.tar     an embedded one elsewhere
+
+Docker's store is read in place, whether its daemon runs or not. While it runs
+imagefs changes nothing there (EROFS): use docker. When it does not, imagefs
+changes it by the same rules as the embedded one.
+
+What imagefs works out about the layers of stores that others wrote is kept in
+/var/cache/imagefs, for ordinary users $XDG_CACHE_HOME/imagefs or
+~/.cache/imagefs. It can be deleted at any time.
+
+As an ordinary user, layers are unpacked under your name; owners, devices and
+the like are then those that the archives say.
+`
+
+const topicExit = `Exit codes
+
+    0   it is done
+    1   it failed, wholly or for some of several images; check: the store has
+        a problem. Why is on standard error, one line each: imagefs: what: why
+    2   the command line is wrong; nothing was done
+  125   imagefs itself failed: a bug; IMAGEFS_DEBUG=1 shows where
+  130   interrupted (SIGINT), 143 terminated (SIGTERM): 128 and the number of
+        the signal; what was half done has been taken back
+
+imagefs mount --foreground exits with 0 when a signal made it unmount.
+`

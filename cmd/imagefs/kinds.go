@@ -1,0 +1,43 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+
+	"imagefs/store"
+	"imagefs/store/docker"
+)
+
+// openOptions are what every kind of store can be told.
+type openOptions struct {
+	readOnly bool
+	create   bool   // make an empty store where there is none
+	cache    string // directory for what is derived from stores that are not written
+	log      *slog.Logger
+}
+
+// kinds are the kinds of store, in the order in which they are tried.
+var kinds = []struct {
+	name string
+	what string
+	open func(root string, o openOptions) (store.Store, error)
+}{
+	{"docker", "Docker's data root with the overlay2 driver, the embedded store included", func(root string, o openOptions) (store.Store, error) {
+		return docker.Open(root, docker.Options{ReadOnly: o.readOnly, Create: o.create, Cache: o.cache, Log: o.log})
+	}},
+}
+
+// openKind opens the store at root with the first kind that finds one there.
+func openKind(root string, o openOptions) (store.Store, error) {
+	var first error
+	for _, k := range kinds {
+		st, err := k.open(root, o)
+		if err == nil {
+			return st, nil
+		}
+		if first == nil || errors.Is(first, store.ErrNotFound) {
+			first = err
+		}
+	}
+	return nil, first
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"imagefs/store"
+)
+
+type mountOptions struct {
+	foreground bool
+	allowOther bool
+	readOnly   bool
+	suid       bool
+	dev        bool
+	debug      bool
+	logFile    string
+	words      []string // of -o
+}
+
+func newMountCommand(a *app) *cobra.Command {
+	var o mountOptions
+	cmd := &cobra.Command{
+		Use:   "mount [DIR]",
+		Short: "Show the store as a file system; without DIR list what is mounted",
+		Long: `Show the store at DIR, an existing directory. The command returns when the tree is
+ready; the program stays in the background until DIR is unmounted, with imagefs
+umount or umount(8), or it gets SIGINT or SIGTERM. What a killed imagefs left at
+DIR is cleared away. Without DIR it lists the mounts that there are.
+
+DIR must not be, contain, or lie in the store. An ordinary user needs fusermount3
+(Debian: the package fuse3) and a store that they can read.
+
+Options for -o: ro, allow_other, suid, dev, and those of every file system that
+change nothing here. See also: imagefs help tree, imagefs help control.`,
+		Example: `  sudo imagefs mount /mnt
+  sudo imagefs --store /var/lib/docker mount --allow-other /mnt
+  imagefs --store ~/copy/of/docker mount --read-only mnt
+  imagefs mount --foreground mnt`,
+		Args: wants(0, 1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return listMounts(a)
+			}
+			return runMount(cmd.Context(), a, o, args[0])
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&o.foreground, "foreground", "f", false, "stay in the foreground, for supervisors; tells systemd when it is ready")
+	f.BoolVar(&o.allowOther, "allow-other", false, "let other users look too; files' modes decide what they may read")
+	f.BoolVar(&o.readOnly, "read-only", false, "no ctl/, and images cannot be changed")
+	f.BoolVar(&o.suid, "suid", false, "honour setuid bits and file capabilities (root)")
+	f.BoolVar(&o.dev, "dev", false, "honour device nodes (root)")
+	f.StringVar(&o.logFile, "log-file", "", "append what goes wrong in the background to a `file`")
+	f.BoolVar(&o.debug, "debug", false, "log every request")
+	f.StringSliceVarP(&o.words, "options", "o", nil, "mount `options`, as mount(8) has them")
+	return cmd
+}
+
+// ignored are options of mount(8) that say nothing to this file system, or what it does anyway.
+var ignored = map[string]bool{
+	"defaults": true, "rw": true, "nosuid": true, "nodev": true, "exec": true, "auto": true, "noauto": true,
+	"user": true, "users": true, "nouser": true, "_netdev": true, "nofail": true,
+	"atime": true, "noatime": true, "relatime": true, "default_permissions": true, "nonempty": true,
+}
+
+// apply adds the words of -o to the options.
+func (o *mountOptions) apply() error {
+	for _, w := range o.words {
+		switch {
+		case w == "ro":
+			o.readOnly = true
+		case w == "allow_other":
+			o.allowOther = true
+		case w == "suid":
+			o.suid = true
+		case w == "dev":
+			o.dev = true
+		case w == "debug":
+			o.debug = true
+		case w == "" || ignored[w] || strings.HasPrefix(w, "x-") || strings.HasPrefix(w, "comment="):
+		default:
+			return usagef("mount: there is no option %q for -o", w)
+		}
+	}
+	o.words = nil
+	return nil
+}
+
+func runMount(ctx context.Context, a *app, o mountOptions, dir string) error {
+	if err := o.apply(); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		for name, set := range map[string]bool{"--suid": o.suid, "--dev": o.dev} {
+			if set {
+				return fmt.Errorf("mount: only root can mount with %s", name)
+			}
+		}
+	}
+	if o.logFile != "" {
+		abs, err := filepath.Abs(o.logFile)
+		if err != nil {
+			return fmt.Errorf("mount: %w", err)
+		}
+		o.logFile = abs
+	}
+	path, err := prepareMountpoint(dir)
+	if err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	if !o.foreground {
+		return background(ctx, a, o, path)
+	}
+	if err := serve(ctx, a, o, path); err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	return nil
+}
+
+// listMounts lists what is mounted, in the form of mount(8).
+func listMounts(a *app) error {
+	all, err := ourMounts()
+	if err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	for _, m := range all {
+		state := ""
+		if isDead(m.Mountpoint) {
+			state = " dead: its imagefs was killed"
+		}
+		a.printf("%s on %s type %s (%s)%s\n", oneLine(m.Source), oneLine(m.Mountpoint), m.FSType, m.Options, state)
+	}
+	return nil
+}
+
+// openMountStore opens the store for a mount and checks that dir is not part of it.
+func openMountStore(a *app, o mountOptions, dir string, log *slog.Logger) (store.Store, error) {
+	st, err := a.openStore(openOptions{readOnly: o.readOnly, log: log})
+	if err != nil {
+		return nil, err
+	}
+	if err := refuseOverlap(dir, st.Root()); err != nil {
+		st.Close()
+		return nil, err
+	}
+	return st, nil
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"imagefs/fusefs"
+)
+
+// mountAt returns the mount that is topmost at dir, nil if dir is no mountpoint.
+func mountAt(dir string) (*mountinfo.Info, error) {
+	all, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(dir))
+	if err != nil {
+		return nil, fmt.Errorf("read the mount table: %w", err)
+	}
+	// SingleEntryFilter stops at the first, which is the lowest of a stack.
+	if len(all) == 0 {
+		return nil, nil
+	}
+	all, err = mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return m.Mountpoint != dir, false })
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	return all[len(all)-1], nil
+}
+
+// ourMounts returns all mounts of imagefs, in the order of the mount table.
+func ourMounts() ([]*mountinfo.Info, error) {
+	all, err := mountinfo.GetMounts(mountinfo.FSTypeFilter(fusefs.FSType))
+	if err != nil {
+		return nil, fmt.Errorf("read the mount table: %w", err)
+	}
+	return all, nil
+}
+
+// isDead tells whether dir is a mountpoint whose server is gone.
+func isDead(dir string) bool {
+	var st unix.Stat_t
+	return errors.Is(unix.Stat(dir, &st), unix.ENOTCONN)
+}
+
+// resolve returns the absolute path of a directory with all links followed, as
+// the mount table has it. A dead mountpoint cannot be looked at itself.
+func resolve(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	if err == nil {
+		return real, nil
+	}
+	if !errors.Is(err, unix.ENOTCONN) {
+		return "", err
+	}
+	parent, err := filepath.EvalSymlinks(filepath.Dir(abs))
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(parent, filepath.Base(abs)), nil
+}
+
+// unmount takes the topmost mount at dir away. EBUSY, wrapped, if it is in use;
+// with lazy it goes as soon as nobody uses it any more.
+func unmount(dir string, lazy bool) error {
+	if os.Geteuid() == 0 {
+		flags := unix.UMOUNT_NOFOLLOW
+		if lazy {
+			flags |= unix.MNT_DETACH
+		}
+		if err := unix.Unmount(dir, flags); err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+		return nil
+	}
+	args := []string{"-u"}
+	if lazy {
+		args = append(args, "-z")
+	}
+	out, err := exec.Command("fusermount3", append(args, "--", dir)...).CombinedOutput()
+	switch text := strings.TrimSpace(string(out)); {
+	case err == nil:
+		return nil
+	case errors.Is(err, exec.ErrNotFound):
+		return advised{fmt.Errorf("%s: %w", dir, err), "install fuse3"}
+	case strings.Contains(text, "busy"):
+		return fmt.Errorf("%s: %w", dir, unix.EBUSY)
+	case text != "":
+		return errors.New(text)
+	default:
+		return fmt.Errorf("%s: fusermount3: %w", dir, err)
+	}
+}

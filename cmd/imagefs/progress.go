@@ -1,0 +1,112 @@
+package main
+
+import (
+	"io"
+	"sync"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"imagefs/store/archive"
+)
+
+// barDelay is how long work may take without a progress bar.
+const barDelay = time.Second
+
+// progress is a progress bar on the user's terminal. A nil one does nothing.
+type progress struct {
+	out  io.Writer
+	show chan any // closed when the bar shall appear
+	wait *time.Timer
+
+	mu    sync.Mutex // guards what follows
+	pool  *mpb.Progress
+	bar   *mpb.Bar
+	what  string
+	total int64
+	ended bool
+}
+
+// newProgress returns the bar for one piece of work, nil if it is not wanted:
+// standard error is where it goes, and that must be a terminal.
+func newProgress(a *app, quiet bool) *progress {
+	if quiet || !terminal(a.err) {
+		return nil
+	}
+	p := &progress{out: a.err, show: make(chan any), total: -1}
+	p.wait = time.AfterFunc(barDelay, func() { close(p.show) })
+	return p
+}
+
+// report moves the bar. Its name goes to archive.Options.Progress.
+func (p *progress) report(now archive.Progress) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return
+	}
+	p.what = now.What
+	if p.bar == nil {
+		p.start()
+	}
+	if now.Total > 0 && now.Total != p.total {
+		p.total = now.Total
+		p.bar.SetTotal(now.Total, false)
+	}
+	p.bar.SetCurrent(now.Read)
+}
+
+// start makes the bar; p.mu is held.
+func (p *progress) start() {
+	p.pool = mpb.New(mpb.WithOutput(p.out), mpb.WithRenderDelay(p.show), mpb.WithWidth(64), mpb.WithAutoRefresh())
+	known := func(decor.Statistics) bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.total > 0
+	}
+	p.bar = p.pool.New(0, mpb.BarStyle(),
+		mpb.BarFillerMiddleware(func(bar mpb.BarFiller) mpb.BarFiller {
+			return mpb.BarFillerFunc(func(w io.Writer, st decor.Statistics) error {
+				if !known(st) {
+					return nil
+				}
+				return bar.Fill(w, st)
+			})
+		}),
+		mpb.BarRemoveOnComplete(),
+		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.what
+		}, decor.WC{W: 20, C: decor.DindentRight})),
+		mpb.AppendDecorators(decor.Any(func(st decor.Statistics) string {
+			if !known(st) {
+				return decor.SizeB1000(st.Current).String()
+			}
+			return decor.SizeB1000(st.Current).String() + " of " + decor.SizeB1000(st.Total).String()
+		})),
+	)
+}
+
+// done takes the bar away. It may be called more than once.
+func (p *progress) done() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	ended, pool, bar := p.ended, p.pool, p.bar
+	p.ended = true
+	p.mu.Unlock()
+	if ended {
+		return
+	}
+	p.wait.Stop()
+	if pool != nil {
+		bar.Abort(true)
+		pool.Wait()
+	}
+}

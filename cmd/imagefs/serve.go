@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"imagefs/fusefs"
+	"imagefs/store"
+	"imagefs/store/archive"
+)
+
+// busyGrace is how long a signal waits for those who use the tree before it is
+// unmounted under their hands: what they have open stays open.
+const busyGrace = 3 * time.Second
+
+// serve mounts the store at dir and returns when it is unmounted again. If this
+// process was started by background, it tells when the tree is ready.
+func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
+	ready := newReady()
+	log, closeLog, err := mountLog(a, o)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	st, err := openMountStore(a, o, dir, log)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	opts := fusefs.Options{
+		Source: st.Root(), AllowOther: o.allowOther, ReadOnly: o.readOnly,
+		Suid: o.suid, Dev: o.dev, Debug: o.debug, Log: log,
+	}
+	if dst, ok := st.(store.Ingester); ok && !o.readOnly {
+		opts.Loader = archive.NewLoader(dst, archive.Options{Log: log})
+	}
+	srv, err := fusefs.Mount(ctx, dir, st, opts)
+	if err != nil {
+		return err
+	}
+	life := announceLife(dir)
+	defer life.Close()
+	unmounted := make(chan struct{})
+	go func() { srv.Wait(); close(unmounted) }()
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	ready()
+	select {
+	case <-unmounted:
+		return nil
+	case <-ctx.Done():
+	}
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	return leave(srv, log, unmounted)
+}
+
+// leave unmounts after a signal: at once, or lazily if it stays in use. A second signal does not wait.
+func leave(srv *fusefs.Server, log *slog.Logger, unmounted <-chan struct{}) error {
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, stopSignals...)
+	defer signal.Stop(again)
+	deadline := time.After(busyGrace)
+	for {
+		err := srv.Unmount(false)
+		if err == nil {
+			break
+		}
+		select {
+		case <-unmounted:
+			return nil
+		default:
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+			continue
+		case <-again:
+			return srv.Unmount(true)
+		case <-deadline:
+		}
+		log.Warn("the tree is in use; it is unmounted as soon as nobody uses it any more")
+		if err := srv.Unmount(true); err != nil {
+			return err
+		}
+		break
+	}
+	select {
+	case <-unmounted:
+	case <-again:
+	}
+	return nil
+}
+
+// mountLog returns where a mount logs to: standard error in the foreground,
+// else the log file, if there is one.
+func mountLog(a *app, o mountOptions) (*slog.Logger, func(), error) {
+	level := slog.LevelInfo
+	if o.debug {
+		level = slog.LevelDebug
+	}
+	if o.logFile == "" {
+		// In the background that is /dev/null from the moment the tree is ready.
+		return newLog(a.err, level, false), func() {}, nil
+	}
+	f, err := os.OpenFile(o.logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, nil, fmt.Errorf("log file: %w", err)
+	}
+	return newLog(io.Writer(f), level, true), func() { f.Close() }, nil
+}
