@@ -101,6 +101,9 @@ func sentence(err error) string {
 			}
 		}
 	}
+	if short, cut := strings.CutSuffix(s, ": invalid"); cut && !strings.HasSuffix(short, `"`) {
+		s = short
+	}
 	return strings.ReplaceAll(s, ": invalid: invalid ", ": invalid ") + advice
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"text/template"
 
 	"github.com/spf13/cobra"
 
@@ -89,13 +88,8 @@ func runVersion(a *app, format string) error {
 	case "json":
 		return json.NewEncoder(a.out).Encode(b)
 	}
-	t, err := template.New("format").Parse(format)
-	if err == nil {
-		err = t.Execute(a.out, b)
+	if err := report.WriteTemplate(a.out, format, b); err != nil {
+		return fmt.Errorf("version: %w", err)
 	}
-	if err != nil {
-		return fmt.Errorf("version: %w: %w", report.ErrTemplate, err)
-	}
-	_, err = fmt.Fprintln(a.out)
-	return err
+	return nil
 }

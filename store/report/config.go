@@ -1,6 +1,9 @@
 package report
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"time"
+)
 
 // ContainerConfig is the "config" and "container_config" of an image config
 // with all of Docker's fields, in the order in which Docker prints them.
@@ -32,14 +35,14 @@ type ContainerConfig struct {
 	Shell           words  `json:",omitempty"`
 }
 
-// Healthcheck is how an image's containers are checked; times in nanoseconds.
+// Healthcheck is how an image's containers are checked.
 type Healthcheck struct {
-	Test          []string `json:",omitempty"`
-	Interval      int64    `json:",omitempty"`
-	Timeout       int64    `json:",omitempty"`
-	StartPeriod   int64    `json:",omitempty"`
-	StartInterval int64    `json:",omitempty"`
-	Retries       int      `json:",omitempty"`
+	Test          []string      `json:",omitempty"`
+	Interval      time.Duration `json:",omitempty"`
+	Timeout       time.Duration `json:",omitempty"`
+	StartPeriod   time.Duration `json:",omitempty"`
+	StartInterval time.Duration `json:",omitempty"`
+	Retries       int           `json:",omitempty"`
 }
 
 // words is a command: a list of strings, or in old images one string.

@@ -14,7 +14,7 @@ import (
 )
 
 // ErrTemplate classifies what is wrong with a template that a user gave.
-var ErrTemplate = errors.New("template")
+var ErrTemplate = errors.New("bad template")
 
 // The formats that have a name.
 const (
@@ -108,9 +108,20 @@ func parseTemplate(text string) (*template.Template, error) {
 	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(strings.Trim(text, " "))
 	t, err := template.New("format").Funcs(functions).Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTemplate, err)
+		return nil, badTemplate(err)
 	}
 	return t, nil
+}
+
+// badTemplate leaves out what package template says of a name that no user knows.
+func badTemplate(err error) error {
+	return fmt.Errorf("%w: %s", ErrTemplate, strings.TrimPrefix(err.Error(), "template: format:"))
+}
+
+// WriteTemplate writes what a template makes of v, and the end of the line.
+// ErrTemplate for one that is none or does not fit.
+func WriteTemplate(w io.Writer, text string, v any) error {
+	return writeRows(w, text, nil, []any{v})
 }
 
 // writeRows writes rows in a format: "json", a template, or "table" with a
@@ -127,7 +138,7 @@ func writeRows[T any](w io.Writer, format string, header map[string]string, rows
 	var b bytes.Buffer
 	for _, r := range rows {
 		if err := t.Execute(&b, r); err != nil {
-			return fmt.Errorf("%w: %w", ErrTemplate, err)
+			return badTemplate(err)
 		}
 		b.WriteByte('\n')
 	}

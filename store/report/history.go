@@ -2,6 +2,7 @@ package report
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"strconv"
 	"strings"
@@ -80,6 +81,12 @@ type historyRow struct {
 	CreatedSince string
 	ID           string
 	Size         string
+}
+
+// MarshalJSON implements json.Marshaler with Docker's escapes: "&&" is "\u0026\u0026".
+func (r historyRow) MarshalJSON() ([]byte, error) {
+	type plain historyRow
+	return json.Marshal(plain(r))
 }
 
 var historyHeader = map[string]string{

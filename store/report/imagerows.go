@@ -1,6 +1,7 @@
 package report
 
 import (
+	"encoding/json"
 	"io"
 	"slices"
 	"strings"
@@ -31,6 +32,12 @@ type imageRow struct {
 	Tag          string
 	UniqueSize   string
 	VirtualSize  string
+}
+
+// MarshalJSON implements json.Marshaler with Docker's escapes: "<none>" is "\u003cnone\u003e".
+func (r imageRow) MarshalJSON() ([]byte, error) {
+	type plain imageRow
+	return json.Marshal(plain(r))
 }
 
 var imagesHeader = map[string]string{

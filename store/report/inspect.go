@@ -3,7 +3,6 @@ package report
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"runtime"
 	"time"
@@ -127,7 +126,7 @@ func WriteInspect(w io.Writer, all []Inspection, format string) error {
 			}
 			one.Reset()
 			if err := t.Option("missingkey=error").Execute(&one, fields); err != nil {
-				bad = fmt.Errorf("%w: %w", ErrTemplate, err)
+				bad = badTemplate(err)
 				continue
 			}
 		}
