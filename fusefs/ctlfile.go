@@ -88,6 +88,9 @@ func (f *fsys) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uin
 
 // Flush implements fuse.RawFileSystem.
 func (f *fsys) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	if f.stateless() {
+		return fuse.ENOSYS
+	}
 	h := f.handles.get(in.Fh)
 	if h == nil || h.ctl == nil {
 		return fuse.OK

@@ -25,6 +25,7 @@ type fsys struct {
 	o       Options
 	log     *slog.Logger
 	life    context.Context // ends with the mount
+	work    sync.WaitGroup  // of what goes on beside requests, until then
 	srv     atomic.Pointer[fuse.Server]
 	uid     uint32
 	gid     uint32
@@ -43,9 +44,17 @@ type fsys struct {
 	refreshing sync.Mutex // one refresh at a time
 	snap       atomic.Pointer[snapshot]
 
+	texts interned[volatileText] // by image, file and content
+
 	opens   opens
 	handles handles
+	readers readers
+	ahead   ahead
 }
+
+// stateless tells whether the kernel is told that files need not be opened:
+// where there are no control files, whose writers must be told apart.
+func (f *fsys) stateless() bool { return f.o.ReadOnly }
 
 func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
 	f := &fsys{
@@ -67,7 +76,8 @@ func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
 
 // close frees what the kernel did not release, after the last request.
 func (f *fsys) close() {
-	f.handles.closeAll()
+	f.handles.closeAll(f)
+	f.readers.drop(f, func(nodeID) bool { return true })
 	f.opens.closeAll()
 }
 

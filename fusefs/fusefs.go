@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -39,7 +38,6 @@ type Server struct {
 	srv  *fuse.Server
 	done chan struct{}
 	stop context.CancelFunc
-	work sync.WaitGroup
 }
 
 // maxRequest is the size of the largest read and write in bytes.
@@ -65,10 +63,13 @@ func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server,
 		stop()
 		return nil, mountError(dir, err)
 	}
+	// Held until the watcher is added: an unmount before that must not end the wait.
+	s.work.Add(1)
+	defer s.work.Done()
 	go func() {
 		s.srv.Serve()
 		stop()
-		s.work.Wait()
+		f.work.Wait()
 		f.close()
 		close(s.done)
 	}()
@@ -82,7 +83,7 @@ func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server,
 			_ = s.Unmount(true)
 			return nil, fmt.Errorf("watch the store: %w", err)
 		}
-		s.work.Go(func() {
+		f.work.Go(func() {
 			for range changes {
 				f.refresh()
 			}

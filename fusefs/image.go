@@ -2,11 +2,13 @@ package fusefs
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	digest "github.com/opencontainers/go-digest"
@@ -24,6 +26,53 @@ type image struct {
 	img   store.Image
 	roots map[rootKey]nodeID // of the views that were looked into
 	sizes map[nodeID]uint64  // of files whose size takes work to know
+	texts []uint64           // slots of its latest volatile texts
+}
+
+// volatileText is one content that a volatile file has or had. A new content is
+// a new inode, so that the kernel can keep each as long as it likes.
+type volatileText struct {
+	image uint64
+	text  []byte
+	mtime time.Time
+	key   string
+}
+
+// keepTexts is how many contents are kept of an image's volatile files.
+const keepTexts = 16
+
+// textNode returns the node of a volatile file with its present content.
+func (f *fsys) textNode(im *image, img store.Image, file int) (nodeID, error) {
+	text := imageFiles[file].text(f, im, img)
+	if text == nil {
+		return 0, syscall.ENOENT
+	}
+	key := fmt.Sprintf("%d/%d/%s", im.slot, file, text)
+	slot, _, err := f.texts.intern(key, maxSynthSlot, func(uint64) *volatileText {
+		return &volatileText{im.slot, text, f.imageTime(img), key}
+	})
+	if err != nil {
+		return 0, err
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if !slices.Contains(im.texts, slot) {
+		im.texts = append(im.texts, slot)
+		if len(im.texts) > keepTexts {
+			f.clearTexts(im.texts[:1])
+			im.texts = im.texts[1:]
+		}
+	}
+	return synthID(typeText, slot, 0), nil
+}
+
+func (f *fsys) clearTexts(slots []uint64) {
+	for _, s := range slots {
+		if t := f.texts.get(s); t != nil {
+			f.texts.forget(t.key)
+			f.texts.clear(s)
+		}
+	}
 }
 
 // rootKey is a view of an image: layers 0…n merged, or layer n's diff.
@@ -71,6 +120,8 @@ func (im *image) drop(f *fsys) {
 		}
 	}
 	im.img = nil
+	f.clearTexts(im.texts)
+	im.texts = nil
 	f.retire(im, roots)
 }
 
@@ -198,9 +249,6 @@ func (f *fsys) imageFileNode(n synth, im *image, img store.Image) (synth, error)
 		return n, syscall.ENOENT
 	}
 	n.mode, n.nlink, n.size = fileMode, 1, uint64(len(text))
-	if file.volatile {
-		n.valid = 0
-	}
 	return n, nil
 }
 
@@ -231,6 +279,9 @@ func (f *fsys) imageChild(dir nodeID, name string) (nodeID, error) {
 	}
 	for i := 1; i < len(imageFiles); i++ {
 		if imageFiles[i].name == name {
+			if imageFiles[i].volatile {
+				return f.textNode(im, img, i)
+			}
 			if !imageFiles[i].exists(f, im, img) {
 				return 0, syscall.ENOENT
 			}
@@ -263,7 +314,7 @@ func (f *fsys) imageList(dir nodeID) ([]dirent, error) {
 	}
 	for i := 1; i < len(imageFiles); i++ {
 		if file := &imageFiles[i]; file.exists(f, im, img) {
-			out = append(out, dirent{name: file.name, id: synthID(typeImage, im.slot, i), mode: fuse.S_IFREG, costly: file.report})
+			out = append(out, dirent{name: file.name, id: synthID(typeImage, im.slot, i), mode: fuse.S_IFREG, costly: file.volatile})
 		}
 	}
 	return append(out,

@@ -74,6 +74,7 @@ const (
 	typeLayer                   // file: layer<<7, in it 0 the directory, else an index into layerFiles
 	typeLayers                  // ids/<id>/layers
 	typeLast                    // ids/<id>/layers/<last>/rootfs, a link
+	typeText                    // a volatile file of an image, with one content
 )
 
 // The fixed nodes; the root's number is the protocol's.

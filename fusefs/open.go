@@ -134,12 +134,21 @@ type handle struct {
 	ctl  ctlHandle
 }
 
-func (h *handle) size() int64 {
-	if h.file != nil {
-		return h.file.Size()
+// content is what can be read.
+func (h *handle) content() store.File {
+	switch {
+	case h.of != nil:
+		return h.of.file
+	case h.file != nil:
+		return h.file
 	}
-	return int64(len(h.text))
+	return textFile{bytes.NewReader(h.text)}
 }
+
+// textFile is a file whose content is in memory.
+type textFile struct{ *bytes.Reader }
+
+func (textFile) Close() error { return nil }
 
 // handles gives out the numbers of open files and directories.
 type handles struct {
@@ -172,17 +181,23 @@ func (t *handles) take(fh uint64) *handle {
 	return h
 }
 
-func (t *handles) closeAll() {
+func (t *handles) closeAll(f *fsys) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, h := range t.byID {
-		h.close()
+		f.closeHandle(h)
 	}
 	t.byID = map[uint64]*handle{}
 }
 
-// close frees what a handle of its own holds.
-func (h *handle) close() {
+// closeHandle frees what a handle holds.
+func (f *fsys) closeHandle(h *handle) {
+	if h == nil {
+		return
+	}
+	if h.of != nil {
+		f.release(h.of)
+	}
 	if h.file != nil {
 		h.file.Close()
 	}
@@ -193,6 +208,9 @@ func (h *handle) close() {
 
 // Open implements fuse.RawFileSystem.
 func (f *fsys) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if f.stateless() {
+		return fuse.ENOSYS
+	}
 	id := nodeID(in.NodeId)
 	if isCtlFile(id) {
 		return f.openCtl(id, in, out)
@@ -200,110 +218,94 @@ func (f *fsys) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 	if in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0 {
 		return fuse.EPERM
 	}
-	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
-	if id.kind() == kindFile {
-		return f.openLayerFile(id, out)
-	}
-	h, volatile, err := f.openSynth(id)
+	h, err := f.openNode(id)
 	if err != nil {
 		return f.status("open", id, err)
 	}
-	if volatile {
-		// Its length changes with its content: the kernel's idea of its size must not cut it.
-		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+	if h.of != nil && h.of.backing != 0 {
+		out.BackingID = h.of.backing
+		out.OpenFlags = fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH
 	}
 	out.Fh = f.handles.add(h)
 	return fuse.OK
 }
 
-func (f *fsys) openLayerFile(id nodeID, out *fuse.OpenOut) fuse.Status {
+// openNode opens a file that is no control file.
+func (f *fsys) openNode(id nodeID) (*handle, error) {
+	if id.kind() != kindFile {
+		return f.openSynth(id)
+	}
 	l := f.layers.get(id.layer())
-	if l == nil {
-		return fuse.Status(syscall.ESTALE)
+	if l == nil || int(id.ino()) >= l.index.Inodes() {
+		return nil, syscall.ESTALE
 	}
-	a, st := f.layerAttr(id)
-	if st != fuse.OK {
-		return st
-	}
-	if a.Size == 0 || id.opaque() {
-		out.Fh = f.handles.add(&handle{text: []byte{}})
-		return fuse.OK
+	if id.opaque() || l.index.Stat(id.ino()).Size == 0 {
+		return &handle{}, nil
 	}
 	of, err := f.open(id, l)
-	if err != nil {
-		return f.status("open", id, err)
-	}
-	if of.backing != 0 {
-		out.BackingID = of.backing
-		out.OpenFlags = fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH
-	}
-	out.Fh = f.handles.add(&handle{of: of})
-	return fuse.OK
+	return &handle{of: of}, err
 }
 
 // openSynth opens a file that is not of a layer.
-func (f *fsys) openSynth(id nodeID) (h *handle, volatile bool, err error) {
+func (f *fsys) openSynth(id nodeID) (*handle, error) {
 	switch id.synthType() {
 	case typeFixed:
 		if id == readmeNode {
-			return &handle{text: []byte(readme)}, false, nil
+			return &handle{text: []byte(readme)}, nil
 		}
+	case typeText:
+		if t := f.texts.get(id.slot()); t != nil {
+			return &handle{text: t.text}, nil
+		}
+		return nil, syscall.ESTALE
 	case typeImage:
 		im, img, err := f.imageOf(id)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		if i := id.file(); i > 0 && i < len(imageFiles) {
-			text := imageFiles[i].text(f, im, img)
-			if text == nil {
-				return nil, false, syscall.ENOENT
-			}
-			return &handle{text: text}, imageFiles[i].volatile, nil
+			return &handle{text: imageFiles[i].text(f, im, img)}, nil
 		}
 	case typeLayer:
 		im, img, err := f.imageOf(id)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		n, file := id.file()>>layerBits, id.file()&(1<<layerBits-1)
 		if n >= len(img.Layers()) {
-			return nil, false, syscall.ENOENT
+			return nil, syscall.ENOENT
 		}
 		switch {
 		case file == layerTar:
 			t, err := img.Layers()[n].Tar(f.life)
-			if err != nil {
-				return nil, false, err
-			}
-			return &handle{file: t}, false, nil
+			return &handle{file: t}, err
 		case file == layerChanges:
 			text, err := f.changes(im, img, n)
-			return &handle{text: text}, false, err
+			return &handle{text: text}, err
 		case file >= layerTexts && file-layerTexts < len(layerFiles):
-			return &handle{text: layerFiles[file-layerTexts].text(img, n)}, false, nil
+			return &handle{text: layerFiles[file-layerTexts].text(img, n)}, nil
 		}
 	}
-	return nil, false, syscall.EISDIR
+	return nil, syscall.EISDIR
 }
 
 // Read implements fuse.RawFileSystem.
 func (f *fsys) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	h := f.handles.get(in.Fh)
-	if h == nil {
-		return nil, fuse.EBADF
+	var n int
+	var err error
+	if in.Fh == 0 {
+		n, err = f.read(nodeID(in.NodeId), buf, int64(in.Offset))
+	} else {
+		h := f.handles.get(in.Fh)
+		if h == nil || h.ctl != nil {
+			return nil, fuse.EBADF
+		}
+		n, err = h.content().ReadAt(buf, int64(in.Offset))
+		if h.of != nil && in.Offset == 0 && h.of.file.Size() <= aheadSize {
+			f.ahead.note(f, h.of.layer, h.of.id.ino())
+		}
 	}
-	var r io.ReaderAt
-	switch {
-	case h.ctl != nil:
-		return nil, fuse.EBADF // control files that are read are texts
-	case h.of != nil:
-		r = h.of.file
-	case h.file != nil:
-		r = h.file
-	default:
-		r = bytes.NewReader(h.text)
-	}
-	n, err := r.ReadAt(buf, int64(in.Offset))
 	if err != nil && err != io.EOF {
 		return nil, f.status("read", nodeID(in.NodeId), err)
 	}
@@ -313,23 +315,27 @@ func (f *fsys) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.R
 // Lseek implements fuse.RawFileSystem: the kernel asks for holes and data only.
 func (f *fsys) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	h := f.handles.get(in.Fh)
-	if h == nil {
+	if in.Fh == 0 {
+		r, err := f.reader(nodeID(in.NodeId))
+		if err != nil {
+			return f.status("lseek", nodeID(in.NodeId), err)
+		}
+		defer f.readers.put(f, r)
+		h = r.h
+	}
+	if h == nil || h.ctl != nil {
 		return fuse.EBADF
 	}
-	if h.of != nil {
-		if fd, ok := h.of.file.(store.FDer); ok {
-			off, err := unix.Seek(int(fd.Fd()), int64(in.Offset), int(in.Whence))
-			if err != nil {
-				return fuse.ToStatus(err)
-			}
-			out.Offset = uint64(off)
-			return fuse.OK
+	c := h.content()
+	if fd, ok := c.(store.FDer); ok {
+		off, err := unix.Seek(int(fd.Fd()), int64(in.Offset), int(in.Whence))
+		if err != nil {
+			return fuse.ToStatus(err)
 		}
+		out.Offset = uint64(off)
+		return fuse.OK
 	}
-	size := uint64(h.size())
-	if h.of != nil {
-		size = uint64(h.of.file.Size())
-	}
+	size := uint64(c.Size())
 	if in.Offset >= size {
 		return fuse.Status(syscall.ENXIO)
 	}
@@ -342,14 +348,9 @@ func (f *fsys) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOu
 
 // Release implements fuse.RawFileSystem.
 func (f *fsys) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
-	h := f.handles.take(in.Fh)
-	if h == nil {
-		return
+	if in.Fh != 0 {
+		f.closeHandle(f.handles.take(in.Fh))
 	}
-	if h.of != nil {
-		f.release(h.of)
-	}
-	h.close()
 }
 
 // OpenDir implements fuse.RawFileSystem.
@@ -422,6 +423,6 @@ func (f *fsys) addSynth(out *fuse.DirEntryList, d *dirent, off uint64, plus bool
 	}
 	eo.NodeId = uint64(d.id)
 	n.attr(f, &eo.Attr)
-	setEntryTime(eo, n.valid, n.valid)
+	setEntryTime(eo, n.name(), n.valid)
 	return true
 }

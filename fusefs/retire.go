@@ -17,6 +17,9 @@ func (f *fsys) retire(im *image, roots []nodeID) {
 		if f.life.Err() != nil {
 			return
 		}
+		f.readers.drop(f, func(id nodeID) bool {
+			return id.synthType() == typeLayer && id.kind() == kindSynth && id.slot() == im.slot
+		})
 		if f.letGo(roots) {
 			f.images.clear(im.slot)
 			return
@@ -37,6 +40,12 @@ func (f *fsys) letGo(roots []nodeID) bool {
 			}
 		}
 	}
+	dying := map[uint64]bool{}
+	for l, n := range uses {
+		dying[l.slot] = l.views == n
+	}
+	// On a mount without OPEN nothing tells whether a file is open: what is kept open goes.
+	f.readers.drop(f, func(id nodeID) bool { return id.kind() == kindFile && dying[id.layer()] })
 	for l, n := range uses {
 		if l.views == n && l.open.Load() > 0 {
 			return false

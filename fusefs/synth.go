@@ -18,6 +18,16 @@ type synth struct {
 	nlink uint32 // 0 stands for 1
 	mtime time.Time
 	valid time.Duration // how long the kernel may keep it
+	// entryValid is how long it may keep the name; 0: as long as valid says, less than 0: not at all
+	entryValid time.Duration
+}
+
+// name is how long the kernel may keep the node's name.
+func (n *synth) name() time.Duration {
+	if n.entryValid == 0 {
+		return n.valid
+	}
+	return max(n.entryValid, 0)
 }
 
 func (n *synth) attr(f *fsys, out *fuse.Attr) {
@@ -91,6 +101,13 @@ func (f *fsys) synthNode(id nodeID) (synth, error) {
 		return n, nil
 	case typeImage, typeLayers, typeLayer, typeLast:
 		return f.imageNode(n)
+	case typeText:
+		t := f.texts.get(id.slot())
+		if t == nil {
+			return n, syscall.ESTALE
+		}
+		n.mode, n.nlink, n.size, n.mtime, n.valid, n.entryValid = fileMode, 1, uint64(len(t.text)), t.mtime, forever, -1
+		return n, nil
 	}
 	return n, syscall.ENOENT
 }
@@ -130,7 +147,7 @@ func (f *fsys) synthLookup(dir nodeID, name string, out *fuse.EntryOut) fuse.Sta
 	}
 	out.NodeId = uint64(id)
 	n.attr(f, &out.Attr)
-	setEntryTime(out, n.valid, n.valid)
+	setEntryTime(out, n.name(), n.valid)
 	return fuse.OK
 }
 

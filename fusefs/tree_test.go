@@ -84,10 +84,18 @@ func TestTree(t *testing.T) {
 func digestOf(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
 
 // Every file's size is the number of bytes that can be read from it.
-func TestSizesAreTrue(t *testing.T) {
+func TestSizesAreTrue(t *testing.T) { bothModes(t, testSizesAreTrue) }
+
+// bothModes runs a test on a mount with control files, and on a read-only one, which is served without OPEN.
+func bothModes(t *testing.T, test func(t *testing.T, o fusefs.Options)) {
+	t.Run("with ctl", func(t *testing.T) { test(t, fusefs.Options{}) })
+	t.Run("read-only", func(t *testing.T) { test(t, fusefs.Options{ReadOnly: true}) })
+}
+
+func testSizesAreTrue(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	load(t, s, "", []string{"a:1"}, layerTar(t, "d/", "d/f=x", "odd\nname=y"), layerTar(t, "d/g=z"))
-	dir := mount(t, s, fusefs.Options{})
+	dir := mount(t, s, o)
 	n := 0
 	err := filepath.Walk(filepath.Join(dir, "ids"), func(p string, st os.FileInfo, err error) error {
 		if err != nil {
@@ -139,7 +147,9 @@ func TestSameFileSameInode(t *testing.T) {
 }
 
 // layer.tar is read at random.
-func TestLayerTarAtRandom(t *testing.T) {
+func TestLayerTarAtRandom(t *testing.T) { bothModes(t, testLayerTarAtRandom) }
+
+func testLayerTarAtRandom(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	r := rand.New(rand.NewSource(1))
 	var entries []string
@@ -150,7 +160,7 @@ func TestLayerTarAtRandom(t *testing.T) {
 	}
 	raw := layerTar(t, entries...)
 	load(t, s, "", []string{"a:1"}, raw)
-	dir := mount(t, s, fusefs.Options{})
+	dir := mount(t, s, o)
 	f, err := os.Open(filepath.Join(dir, "images/a/1/layers/0/layer.tar"))
 	if err != nil {
 		t.Fatal(err)
@@ -167,11 +177,13 @@ func TestLayerTarAtRandom(t *testing.T) {
 }
 
 // A large file is read by the kernel itself, or through the server: the bytes are the same, and so is mmap.
-func TestLargeFile(t *testing.T) {
+func TestLargeFile(t *testing.T) { bothModes(t, testLargeFile) }
+
+func testLargeFile(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	content := strings.Repeat("0123456789abcdef", 1<<16)
 	load(t, s, "", []string{"a:1"}, layerTar(t, "big="+content))
-	dir := mount(t, s, fusefs.Options{})
+	dir := mount(t, s, o)
 	p := filepath.Join(dir, "images/a/1/rootfs/big")
 	if got := text(t, p); got != content {
 		t.Errorf("%d bytes, want %d", len(got), len(content))
@@ -189,6 +201,55 @@ func TestLargeFile(t *testing.T) {
 	if string(m) != content {
 		t.Error("mapped content is another")
 	}
+}
+
+// Many small files read one after the other are pushed ahead; each has its own bytes.
+func TestSmallFilesInTurn(t *testing.T) { bothModes(t, testSmallFilesInTurn) }
+
+func testSmallFilesInTurn(t *testing.T, o fusefs.Options) {
+	s := newStore(t)
+	var low, top []string
+	for n := range 1000 {
+		f := fmt.Sprintf("d/f%03d=%s", n, strings.Repeat(fmt.Sprint(n, " "), n%300))
+		if n%3 == 0 {
+			top = append(top, f)
+		} else {
+			low = append(low, f)
+		}
+	}
+	load(t, s, "", []string{"a:1"}, layerTar(t, low...), layerTar(t, top...))
+	dir := mount(t, s, o)
+	for range 2 {
+		for n := range 1000 {
+			want := strings.Repeat(fmt.Sprint(n, " "), n%300)
+			if got := text(t, dir, "images/a/1/rootfs/d", fmt.Sprintf("f%03d", n)); got != want {
+				t.Fatalf("f%03d has %d bytes, want %d", n, len(got), len(want))
+			}
+		}
+	}
+}
+
+// A volatile file keeps its old content for who has it open, and shows the new one to who looks again.
+func TestVolatileText(t *testing.T) { bothModes(t, testVolatileText) }
+
+func testVolatileText(t *testing.T, o fusefs.Options) {
+	s := newStore(t)
+	id := load(t, s, "", []string{"a:1"}, layerTar(t, "f=1"))
+	dir := mount(t, s, o)
+	p := filepath.Join(dir, "ids", id.Encoded(), "tags")
+	if got := text(t, p); got != "a:1\n" {
+		t.Errorf("tags: %q", got)
+	}
+	if err := s.Tag(ctx, "b:2", id); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the new tag", func() bool { b, _ := os.ReadFile(p); return string(b) == "a:1\nb:2\n" })
+	for _, ref := range []string{"a:1", "b:2"} {
+		if err := s.Untag(ctx, ref); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "no tags", func() bool { _, err := os.Stat(p); return os.IsNotExist(err) })
 }
 
 func TestReadOnlyAndImmutable(t *testing.T) {
