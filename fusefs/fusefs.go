@@ -64,8 +64,8 @@ func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server,
 		return nil, mountError(dir, err)
 	}
 	// Held until the watcher is added: an unmount before that must not end the wait.
-	s.work.Add(1)
-	defer s.work.Done()
+	f.work.Add(1)
+	defer f.work.Done()
 	go func() {
 		s.srv.Serve()
 		stop()
