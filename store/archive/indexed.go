@@ -28,6 +28,7 @@ func (l *load) index(f *io.SectionReader) (content, error) {
 	// A section of its own, because archive/tar seeks in it.
 	r := io.NewSectionReader(f, 0, f.Size())
 	tr := tar.NewReader(markSeek{r})
+	var end int64 // of the last member
 	for {
 		if err := l.ctx.Err(); err != nil {
 			return nil, err
@@ -42,13 +43,14 @@ func (l *load) index(f *io.SectionReader) (content, error) {
 		if err := c.tree.seen(hdr.Name, hdr.Linkname); err != nil {
 			return nil, err
 		}
-		name := cleanName(hdr.Name)
-		if entry(c.tree, name, hdr) {
-			continue
-		}
 		off, err := r.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return nil, err
+		}
+		end = off + padded(hdr)
+		name := cleanName(hdr.Name)
+		if entry(c.tree, name, hdr) {
+			continue
 		}
 		if hdr.Size > f.Size()-off {
 			return nil, errTruncated
@@ -58,7 +60,9 @@ func (l *load) index(f *io.SectionReader) (content, error) {
 	if c.tree.count == 0 {
 		return nil, errEmpty
 	}
-	return c, nil
+	off, err := r.Seek(0, io.SeekCurrent)
+	c.tree.ended = off > end
+	return c, err
 }
 
 // markSeek marks the errors of the input and lets archive/tar seek.
@@ -117,7 +121,7 @@ func (c *fileContent) layer(name string) (*blob, error) {
 	return e.blob, err
 }
 
-func (c *fileContent) legacy() ([]string, error) { return c.tree.legacy(), nil }
+func (c *fileContent) legacy() ([]string, error) { return c.tree.legacy() }
 func (c *fileContent) lazy() bool                { return true }
 
 // readSmall reads a file of an archive into memory.

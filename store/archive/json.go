@@ -65,7 +65,7 @@ func present(name string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, errMissing):
-		return fmt.Errorf("%.200q %w: %w", name, errMissing, store.ErrCorrupt)
+		return fmt.Errorf("%.200q: %w: %w", name, errMissing, store.ErrCorrupt)
 	}
 	return fmt.Errorf("%.200q: %w", name, err)
 }

@@ -127,7 +127,7 @@ func (l *load) legacyImages(c content, ids []string) ([]*image, error) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(names)) {
 		if steps[id] == nil {
-			return nil, fmt.Errorf("repositories: %s names the image %.80q, which %w: %w", names[id][0], id, errMissing, store.ErrCorrupt)
+			return nil, fmt.Errorf("repositories: %s names the image %.80q, which is %w: %w", names[id][0], id, errMissing, store.ErrCorrupt)
 		}
 	}
 	if err := l.begin(); err != nil {
@@ -209,7 +209,7 @@ func (l *load) legacyImage(c content, steps map[string]*legacyStep, id string) (
 	var chain []string // the image first
 	for at := id; at != ""; at = steps[at].v1.Parent {
 		if steps[at] == nil {
-			return nil, fmt.Errorf("image %s: its ancestor %.80q %w: %w", id, at, errMissing, store.ErrCorrupt)
+			return nil, fmt.Errorf("image %s: its ancestor %.80q is %w: %w", id, at, errMissing, store.ErrCorrupt)
 		}
 		if slices.Contains(chain, at) {
 			return nil, fmt.Errorf("image %s: its parents go round in a circle: %w", id, store.ErrCorrupt)

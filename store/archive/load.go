@@ -27,7 +27,7 @@ type content interface {
 	lazy() bool
 }
 
-var errMissing = errors.New("is missing from the archive")
+var errMissing = errors.New("not in the archive")
 
 // load is one load under way.
 type load struct {

@@ -30,6 +30,7 @@ type tree[T any] struct {
 	count int
 	bytes int
 	limit int
+	ended bool // the archive has the mark of its end
 }
 
 func newTree[T any](limit int) *tree[T] {
@@ -100,8 +101,10 @@ func (t *tree[T]) follow(name string) (string, bool) {
 
 var legacyName = regexp.MustCompile(`^([0-9a-f]{64})/json$`)
 
-// legacy lists <id> of all names <id>/json, sorted.
-func (t *tree[T]) legacy() []string {
+// legacy lists <id> of all names <id>/json, sorted. Newer archives have such
+// names too, and what says that they are newer comes last: one without an end
+// is no legacy archive, but a newer one that was cut off.
+func (t *tree[T]) legacy() ([]string, error) {
 	var ids []string
 	add := func(name string) {
 		if m := legacyName.FindStringSubmatch(name); m != nil {
@@ -115,7 +118,10 @@ func (t *tree[T]) legacy() []string {
 		add(n)
 	}
 	slices.Sort(ids)
-	return ids
+	if len(ids) > 0 && !t.ended {
+		return nil, errTruncated
+	}
+	return ids, nil
 }
 
 // blobName is where an OCI layout keeps a blob.

@@ -99,7 +99,7 @@ func (s *selection) nothing(skipped []*group) error {
 	for _, g := range skipped {
 		for _, c := range g.of {
 			if _, ok := s.want.rank(c.platform); ok && c.missing {
-				return fmt.Errorf("manifest %s for %s or its config %w: %w", c.desc.Digest, c.platform, errMissing, store.ErrCorrupt)
+				return fmt.Errorf("manifest %s for %s or its config is %w: %w", c.desc.Digest, c.platform, errMissing, store.ErrCorrupt)
 			}
 			have = append(have, c.platform)
 		}

@@ -65,7 +65,9 @@ func (l *load) readStream(r io.Reader, live bool) (content, error) {
 }
 
 func (s *streamContent) read(r io.Reader) error {
-	tr := tar.NewReader(r)
+	in := &hashing{r: r} // to count
+	tr := tar.NewReader(in)
+	var end int64 // of the last member
 	for {
 		if err := s.ld.ctx.Err(); err != nil {
 			return err
@@ -80,15 +82,17 @@ func (s *streamContent) read(r io.Reader) error {
 		if err := s.tree.seen(hdr.Name, hdr.Linkname); err != nil {
 			return err
 		}
+		end = in.n + padded(hdr)
 		if err := s.member(hdr, tr); err != nil {
 			return err
 		}
 	}
+	s.tree.ended = in.n > end
 	if s.tree.count == 0 {
 		return errEmpty
 	}
 	// A checksum, and a writer that wants to be rid of its padding, are behind the end.
-	n, err := io.Copy(io.Discard, io.LimitReader(r, maxTrailer))
+	n, err := io.Copy(io.Discard, io.LimitReader(in, maxTrailer))
 	if err != nil {
 		return err
 	}
@@ -96,6 +100,14 @@ func (s *streamContent) read(r io.Reader) error {
 		return fmt.Errorf("more than %d bytes behind the end of the archive: %w", n, store.ErrTooLarge)
 	}
 	return nil
+}
+
+// padded is the room that a member's content takes in a tar.
+func padded(hdr *tar.Header) int64 {
+	if hdr.Typeflag != tar.TypeReg {
+		return 0
+	}
+	return (hdr.Size + 511) &^ 511
 }
 
 var errEmpty = fmt.Errorf("archive is empty: %w", store.ErrCorrupt)
@@ -236,5 +248,5 @@ func (s *streamContent) layer(name string) (*blob, error) {
 	return m.blob, nil
 }
 
-func (s *streamContent) legacy() ([]string, error) { return s.tree.legacy(), nil }
+func (s *streamContent) legacy() ([]string, error) { return s.tree.legacy() }
 func (s *streamContent) lazy() bool                { return false }
