@@ -138,9 +138,9 @@ Docker's own images, as they are:
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		Version:           versionNumber(),
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.PersistentFlags().StringVar(&a.storeFlag, "store", "", "the `store`: a directory (default $IMAGEFS_STORE, else "+defaultStore()+")")
+	root.PersistentFlags().StringVar(&a.storeFlag, "store", "", "the store, a `DIRECTORY` (default $IMAGEFS_STORE, else "+defaultStore()+")")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %w; see '%s --help'", cmd.Name(), err, cmd.CommandPath())
 	})
@@ -158,11 +158,10 @@ Docker's own images, as they are:
 	add("tree", newMountCommand(a), newUmountCommand(a))
 	add("images", newLoadCommand(a), newImagesCommand(a), newHistoryCommand(a), newInspectCommand(a),
 		newTagCommand(a), newRmiCommand(a), newCheckCommand(a))
-	add("other", newVersionCommand(a))
+	add("other", newCompletionCommand(a), newVersionCommand(a))
 	root.SuggestionsMinimumDistance = 2
 	cobra.AddTemplateFunc("join", strings.Join)
 	root.SetHelpCommandGroupID("other")
-	root.SetCompletionCommandGroupID("other")
 	root.SetHelpCommand(newHelpCommand())
 	root.AddCommand(helpTopics()...)
 	root.SetUsageTemplate(usageTemplate)

@@ -21,17 +21,17 @@ const readyEnv = "IMAGEFS_READY_FD"
 func background(ctx context.Context, a *app, o mountOptions, dir string) error {
 	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("mount: %w", err)
+		return during("mount", err)
 	}
 	ready, tell, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("mount: %w", err)
+		return during("mount", err)
 	}
 	defer ready.Close()
 	defer tell.Close()
 	errors, said, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("mount: %w", err)
+		return during("mount", err)
 	}
 	defer errors.Close()
 	defer said.Close()
@@ -70,7 +70,7 @@ func background(ctx context.Context, a *app, o mountOptions, dir string) error {
 	err = cmd.Wait()
 	<-heard
 	if ctx.Err() != nil {
-		return fmt.Errorf("mount: %w", ctx.Err())
+		return during("mount", ctx.Err())
 	}
 	if code := cmd.ProcessState.ExitCode(); code > 0 {
 		return &exitError{code}

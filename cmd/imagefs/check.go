@@ -17,6 +17,12 @@ type checkOptions struct {
 	format string
 }
 
+// problem is a problem as JSON.
+type problem struct {
+	What  string `json:"what"`
+	Error string `json:"error"`
+}
+
 func newCheckCommand(a *app) *cobra.Command {
 	var o checkOptions
 	cmd := &cobra.Command{
@@ -39,7 +45,7 @@ or removal left is cleared away first, as with every command.`,
 	f := cmd.Flags()
 	f.BoolVar(&o.quick, "quick", false, "do not read the content of files")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no summary if all is well")
-	f.StringVar(&o.format, "format", "", "'`json`': one object a problem")
+	f.StringVar(&o.format, "format", "", "`FORMAT`: 'json' prints one object a problem")
 	return cmd
 }
 
@@ -49,29 +55,30 @@ func runCheck(ctx context.Context, a *app, o checkOptions) error {
 	}
 	st, err := a.openStore(openOptions{})
 	if err != nil {
-		return fmt.Errorf("check: %w", err)
+		return during("check", err)
 	}
 	defer st.Close()
 	c, ok := st.(store.Checker)
 	if !ok {
-		return fmt.Errorf("check: %w", store.ErrUnsupported)
+		return during("check", store.ErrUnsupported)
 	}
 	problems := 0
 	err = c.Check(ctx, !o.quick, func(p store.Problem) {
 		problems++
-		// Two places in a message that tell of the same thing are one too many.
+		// What the line says already is left out.
 		why := strings.TrimPrefix(sentence(p.Err), p.What+": ")
+		why = strings.TrimSuffix(why, ": "+store.ErrCorrupt.Error())
 		if o.format == "json" {
 			e := json.NewEncoder(a.out)
 			e.SetEscapeHTML(false)
-			_ = e.Encode(map[string]string{"what": p.What, "error": why})
+			_ = e.Encode(problem{p.What, why})
 		} else {
 			a.printf("%s: %s\n", oneLine(p.What), why)
 		}
 		a.flush()
 	})
 	if err != nil {
-		return fmt.Errorf("check: %w", err)
+		return during("check", err)
 	}
 	if problems > 0 {
 		a.complain("check", fmt.Errorf("%s in the store %s", count(problems, "problem"), st.Root()))
@@ -80,7 +87,7 @@ func runCheck(ctx context.Context, a *app, o checkOptions) error {
 	if !o.quiet && o.format == "" {
 		ids, err := st.IDs(ctx)
 		if err != nil {
-			return fmt.Errorf("check: %w", err)
+			return during("check", err)
 		}
 		a.printf("%s: %s, all well\n", st.Root(), count(len(ids), "image"))
 	}

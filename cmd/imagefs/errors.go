@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"imagefs/store"
 	"imagefs/store/report"
@@ -52,6 +51,14 @@ type advised struct {
 func (e advised) Error() string { return e.error.Error() + "; " + e.advice }
 func (e advised) Unwrap() error { return e.error }
 
+// during says which command met an error, unless the error begins with that already.
+func during(command string, err error) error {
+	if err == nil || strings.HasPrefix(err.Error(), command+" ") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", command, err)
+}
+
 // advise adds what to do to an error, where that is known.
 func advise(err error) error {
 	var a advised
@@ -60,8 +67,6 @@ func advise(err error) error {
 		return err
 	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, store.ErrReadOnly):
 		return advised{err, "try it as root (sudo imagefs …), or with a store of your own (--store)"}
-	case errors.Is(err, unix.ENOSPC):
-		return advised{err, "make room, then try again; nothing half done is left"}
 	}
 	return err
 }
@@ -75,6 +80,7 @@ var tails = []struct {
 	{store.ErrBusy, []string{"conflict", "another process"}},
 	{store.ErrReadOnly, []string{"is running on", "read-only"}},
 	{store.ErrTooLarge, []string{"more than", "over"}},
+	{store.ErrCorrupt, []string{"archive", "hashes to"}},
 }
 
 // sentence is an error in one line, as the user reads it.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -38,18 +37,18 @@ Fields for --format: .ID .CreatedSince .CreatedAt .CreatedBy .Size .Comment`,
 func runHistory(ctx context.Context, a *app, image string, o report.HistoryOptions) error {
 	st, err := a.openStore(openOptions{})
 	if err != nil {
-		return fmt.Errorf("history: %w", err)
+		return during("history", err)
 	}
 	defer st.Close()
 	img, refs, err := find(ctx, st, image)
 	if err != nil {
-		return fmt.Errorf("history: %w", err)
+		return during("history", err)
 	}
 	if img.RawConfig() == nil {
-		return fmt.Errorf("history: %w", img.Err())
+		return during("history", img.Err())
 	}
 	if err := report.WriteHistory(a.out, report.History(ctx, st, img, refs), o); err != nil {
-		return fmt.Errorf("history: %w", err)
+		return during("history", err)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -50,7 +49,7 @@ Fields for --format: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "only image IDs")
 	f.BoolVar(&o.NoTrunc, "no-trunc", false, "do not cut IDs")
 	f.BoolVar(&o.Digests, "digests", false, "also digests")
-	f.StringArrayVarP(&o.filters, "filter", "f", nil, "only images for which `name=value` holds")
+	f.StringArrayVarP(&o.filters, "filter", "f", nil, "only images for which `NAME=VALUE` holds")
 	f.StringVar(&o.Format, "format", "", "'table', 'table `TEMPLATE`', 'json', or a Go template")
 	return cmd
 }
@@ -64,10 +63,10 @@ func runImages(ctx context.Context, a *app, o imagesOptions) error {
 	}
 	list, err := a.listImages(ctx, filter)
 	if err != nil {
-		return fmt.Errorf("images: %w", err)
+		return during("images", err)
 	}
 	if err := report.WriteImages(a.out, list, o.ImagesOptions); err != nil {
-		return fmt.Errorf("images: %w", err)
+		return during("images", err)
 	}
 	for _, s := range list {
 		if s.Err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -29,14 +28,14 @@ exit code is 1 then.`,
 			return runInspect(cmd.Context(), a, o, args)
 		},
 	}
-	cmd.Flags().StringVarP(&o.format, "format", "f", "", "'json' for one line, or a Go `template`")
+	cmd.Flags().StringVarP(&o.format, "format", "f", "", "'json' for one line, or a Go `TEMPLATE`")
 	return cmd
 }
 
 func runInspect(ctx context.Context, a *app, o inspectOptions, images []string) error {
 	st, err := a.openStore(openOptions{})
 	if err != nil {
-		return fmt.Errorf("inspect: %w", err)
+		return during("inspect", err)
 	}
 	defer st.Close()
 	var all []report.Inspection
@@ -53,7 +52,7 @@ func runInspect(ctx context.Context, a *app, o inspectOptions, images []string) 
 		all = append(all, report.Inspect(img, refs))
 	}
 	if err := report.WriteInspect(a.out, all, o.format); err != nil {
-		return fmt.Errorf("inspect: %w", err)
+		return during("inspect", err)
 	}
 	for _, err := range bad {
 		a.complain("inspect", err)

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"imagefs/store"
 	"imagefs/store/archive"
@@ -44,8 +45,8 @@ nothing behind.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return runLoad(cmd.Context(), a, o) },
 	}
 	f := cmd.Flags()
-	f.StringVarP(&o.input, "input", "i", "", "read from an archive or an OCI layout `directory`, instead of standard input")
-	f.StringVar(&o.platform, "platform", "", "of images for several platforms take this one: `os/arch[/variant]`")
+	f.StringVarP(&o.input, "input", "i", "", "read from an archive or an OCI layout directory at `PATH`, instead of standard input")
+	f.StringVar(&o.platform, "platform", "", "of an image for several platforms take that for `OS/ARCH[/VARIANT]`")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress bar")
 	return cmd
 }
@@ -57,21 +58,21 @@ func runLoad(ctx context.Context, a *app, o loadOptions) (err error) {
 	if o.input != "" && o.input != "-" {
 		// Before a store is made for nothing.
 		if _, err := os.Stat(o.input); err != nil {
-			return fmt.Errorf("load: %w", err)
+			return fmt.Errorf("load: %s: %w", o.input, errors.Unwrap(err))
 		}
 	}
 	st, err := a.openStore(openOptions{create: true})
 	if err != nil {
-		return fmt.Errorf("load: %w", err)
+		return during("load", err)
 	}
 	defer st.Close()
 	dst, ok := st.(store.Ingester)
 	if !ok {
-		return fmt.Errorf("load: %w", store.ErrUnsupported)
+		return during("load", store.ErrUnsupported)
 	}
 	before, err := st.Names(ctx)
 	if err != nil {
-		return fmt.Errorf("load: %w", err)
+		return during("load", err)
 	}
 	bar := newProgress(a, o.quiet)
 	defer bar.done()
@@ -112,8 +113,11 @@ func loadError(input string, err error) error {
 	if input == "" || input == "-" {
 		what = "standard input"
 	}
-	if errors.Is(err, context.Canceled) {
-		return advised{fmt.Errorf("load %s: %w", what, err), "nothing was loaded"}
+	switch err = fmt.Errorf("load %s: %w", what, err); {
+	case errors.Is(err, context.Canceled):
+		return advised{err, "nothing was loaded"}
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return advised{err, "nothing was loaded; make room, then try again"}
 	}
-	return fmt.Errorf("load %s: %w", what, err)
+	return err
 }

@@ -60,9 +60,9 @@ change nothing here. See also: imagefs help tree, imagefs help control.`,
 	f.BoolVar(&o.readOnly, "read-only", false, "no ctl/, and images cannot be changed")
 	f.BoolVar(&o.suid, "suid", false, "honour setuid bits and file capabilities (root)")
 	f.BoolVar(&o.dev, "dev", false, "honour device nodes (root)")
-	f.StringVar(&o.logFile, "log-file", "", "append what goes wrong in the background to a `file`")
+	f.StringVar(&o.logFile, "log-file", "", "append what goes wrong in the background to a `FILE`")
 	f.BoolVar(&o.debug, "debug", false, "log every request")
-	f.StringSliceVarP(&o.words, "options", "o", nil, "mount `options`, as mount(8) has them")
+	f.StringSliceVarP(&o.words, "options", "o", nil, "mount `OPTIONS`, as mount(8) has them")
 	return cmd
 }
 
@@ -110,19 +110,19 @@ func runMount(ctx context.Context, a *app, o mountOptions, dir string) error {
 	if o.logFile != "" {
 		abs, err := filepath.Abs(o.logFile)
 		if err != nil {
-			return fmt.Errorf("mount: %w", err)
+			return during("mount", err)
 		}
 		o.logFile = abs
 	}
 	path, err := prepareMountpoint(dir)
 	if err != nil {
-		return fmt.Errorf("mount: %w", err)
+		return during("mount", err)
 	}
 	if !o.foreground {
 		return background(ctx, a, o, path)
 	}
 	if err := serve(ctx, a, o, path); err != nil {
-		return fmt.Errorf("mount: %w", err)
+		return during("mount", err)
 	}
 	return nil
 }
@@ -131,7 +131,7 @@ func runMount(ctx context.Context, a *app, o mountOptions, dir string) error {
 func listMounts(a *app) error {
 	all, err := ourMounts()
 	if err != nil {
-		return fmt.Errorf("mount: %w", err)
+		return during("mount", err)
 	}
 	for _, m := range all {
 		state := ""

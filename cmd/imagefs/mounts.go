@@ -40,10 +40,11 @@ func ourMounts() ([]*mountinfo.Info, error) {
 	return all, nil
 }
 
-// isDead tells whether dir is a mountpoint whose server is gone.
+// isDead tells whether dir is a mountpoint whose server is gone. statfs(2) asks
+// the server each time, where stat(2) can be answered from what the kernel remembers.
 func isDead(dir string) bool {
-	var st unix.Stat_t
-	return errors.Is(unix.Stat(dir, &st), unix.ENOTCONN)
+	var st unix.Statfs_t
+	return errors.Is(unix.Statfs(dir, &st), unix.ENOTCONN)
 }
 
 // resolve returns the absolute path of a directory with all links followed, as

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/docker/go-units"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
@@ -84,10 +85,11 @@ func (p *progress) start() {
 			return p.what
 		}, decor.WC{W: 20, C: decor.DindentRight})),
 		mpb.AppendDecorators(decor.Any(func(st decor.Statistics) string {
+			read := units.HumanSize(float64(st.Current))
 			if !known(st) {
-				return decor.SizeB1000(st.Current).String()
+				return read
 			}
-			return decor.SizeB1000(st.Current).String() + " of " + decor.SizeB1000(st.Total).String()
+			return read + " of " + units.HumanSize(float64(st.Total))
 		})),
 	)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -39,12 +38,12 @@ An error with one IMAGE does not keep the others; the exit code is 1 then. With
 func runRmi(ctx context.Context, a *app, o rmiOptions, images []string) error {
 	st, err := a.openStore(openOptions{})
 	if err != nil {
-		return fmt.Errorf("rmi: %w", err)
+		return during("rmi", err)
 	}
 	defer st.Close()
 	rm, ok := st.(store.Remover)
 	if !ok {
-		return fmt.Errorf("rmi: %w", store.ErrUnsupported)
+		return during("rmi", store.ErrUnsupported)
 	}
 	var result error
 	for _, image := range images {
@@ -57,7 +56,7 @@ func runRmi(ctx context.Context, a *app, o rmiOptions, images []string) error {
 		}
 		switch {
 		case ctx.Err() != nil:
-			return fmt.Errorf("rmi: %w", ctx.Err())
+			return during("rmi", ctx.Err())
 		case err == nil:
 			continue
 		case !o.force || !errors.Is(err, store.ErrNotFound):

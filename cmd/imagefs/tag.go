@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -29,23 +28,23 @@ Where a tag is left out, it is "latest".`,
 func runTag(ctx context.Context, a *app, source, target string) error {
 	ref, err := store.FamiliarTag(target)
 	if err != nil {
-		return fmt.Errorf("tag: %w", err)
+		return during("tag", err)
 	}
 	st, err := a.openStore(openOptions{})
 	if err != nil {
-		return fmt.Errorf("tag: %w", err)
+		return during("tag", err)
 	}
 	defer st.Close()
 	t, ok := st.(store.Tagger)
 	if !ok {
-		return fmt.Errorf("tag: %w", store.ErrUnsupported)
+		return during("tag", store.ErrUnsupported)
 	}
 	id, _, err := store.Resolve(ctx, st, source)
 	if err != nil {
-		return fmt.Errorf("tag: %w", err)
+		return during("tag", err)
 	}
 	if err := t.Tag(ctx, ref, id); err != nil {
-		return fmt.Errorf("tag: %w", err)
+		return during("tag", err)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"runtime"
 	"runtime/debug"
 
@@ -71,7 +70,7 @@ Fields for --format: .Version .GitCommit .GoVersion .Os .Arch .Kinds`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, args []string) error { return runVersion(a, format) },
 	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", "'json', or a Go `template`")
+	cmd.Flags().StringVarP(&format, "format", "f", "", "'json', or a Go `TEMPLATE`")
 	return cmd
 }
 
@@ -89,7 +88,7 @@ func runVersion(a *app, format string) error {
 		return json.NewEncoder(a.out).Encode(b)
 	}
 	if err := report.WriteTemplate(a.out, format, b); err != nil {
-		return fmt.Errorf("version: %w", err)
+		return during("version", err)
 	}
 	return nil
 }
