@@ -28,11 +28,18 @@ func chainOf(t testing.TB, s store.Store, id digest.Digest, n int) string {
 }
 
 // What another process does to the store shows within a second, although the kernel keeps names.
-func TestRefresh(t *testing.T) {
+func TestRefresh(t *testing.T) { bothModes(t, testRefresh) }
+
+func testRefresh(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	other := openStore(t, s.Root())
 	one := load(t, other, "1", []string{"a:1"}, layerTar(t, "f=1"))
-	dir := mount(t, s, fusefs.Options{})
+	dir := mount(t, s, o)
+	// The kernel keeps these listings.
+	if got := list(t, dir, "images") + list(t, dir, "images/a") + list(t, dir, "ids"); got != "a/1"+one.Encoded()+"/" {
+		t.Errorf("at first: %q", got)
+	}
+	before := list(t, dir, "ids", one.Encoded())
 	link := func(name string) string {
 		to, _ := os.Readlink(filepath.Join(dir, "images", name))
 		return filepath.Base(to)
@@ -46,6 +53,10 @@ func TestRefresh(t *testing.T) {
 	if got := text(t, file); got != "2" {
 		t.Errorf("after the retag f is %q", got)
 	}
+	eventually(t, "listings", func() bool {
+		return list(t, dir, "images") == "a/ b/" && list(t, dir, "images/b") == "c/" && strings.Count(list(t, dir, "ids"), "/") == 2 &&
+			list(t, dir, "ids", one.Encoded()) == strings.Replace(before, " tags", "", 1)
+	})
 	if err := other.Untag(ctx, "b/c:new"); err != nil {
 		t.Fatal(err)
 	}

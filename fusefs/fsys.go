@@ -50,6 +50,8 @@ type fsys struct {
 	handles handles
 	readers readers
 	ahead   ahead
+
+	listings listings
 }
 
 // stateless tells whether the kernel is told that files need not be opened:

@@ -3,6 +3,7 @@ package fusefs
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -76,9 +77,11 @@ func (f *fsys) refresh() {
 		return
 	}
 	old := f.snap.Swap(now)
+	var gone []digest.Digest
 	for _, id := range old.ids {
 		if !now.has(id) || f.changed(id) {
 			f.drop(id)
+			gone = append(gone, id)
 		}
 	}
 	now.tree.Diff(old.tree, func(s names.Stale) { f.forgetEntry(f.repoNode(s.Dir), s.Name) })
@@ -89,6 +92,49 @@ func (f *fsys) refresh() {
 				f.forgetEntry(synthID(typeAlg, slot, 0), hex)
 			}
 		}
+	}
+	f.relist(now, old)
+	// A reply that was under way with what was so before may have come to the kernel after this.
+	time.AfterFunc(nameTime/2, func() {
+		f.relist(now, old)
+		for _, id := range gone {
+			f.forgetEntry(idsNode, id.Encoded())
+		}
+	})
+}
+
+// relist makes the kernel forget the listings that are others now, on a mount where it keeps them.
+func (f *fsys) relist(now, old *snapshot) {
+	if !f.stateless() {
+		return
+	}
+	now.tree.Relisted(old.tree, func(path string) { f.forgetList(f.repoNode(path)) })
+	if !maps.Equal(now.names.Digests, old.names.Digests) {
+		f.forgetList(digestsNode)
+		for slot := range f.algs.size() {
+			f.forgetList(synthID(typeAlg, slot, 0))
+		}
+	}
+	if !slices.Equal(now.ids, old.ids) {
+		f.forgetList(idsNode)
+	}
+	// An image's directory has tags and digests if there are any.
+	for slot := range f.images.size() {
+		im := f.images.get(slot)
+		if im == nil || im.gone.Load() {
+			continue
+		}
+		a, b := now.refs[im.id], old.refs[im.id]
+		if (len(a.Tags) == 0) != (len(b.Tags) == 0) || (len(a.Digests) == 0) != (len(b.Digests) == 0) {
+			f.forgetList(synthID(typeImage, slot, 0))
+		}
+	}
+}
+
+// forgetList makes the kernel forget what it keeps of a directory.
+func (f *fsys) forgetList(dir nodeID) {
+	if srv := f.srv.Load(); dir != 0 && srv != nil {
+		srv.InodeNotify(uint64(dir), 0, 0)
 	}
 }
 

@@ -50,6 +50,13 @@ func (t *table[T]) add(limit uint64, make func(slot uint64) *T) (uint64, *T, err
 	return slot, v, nil
 }
 
+// size is the number of slots given out.
+func (t *table[T]) size() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n
+}
+
 // clear lets go of what is in a slot, which is not given out again.
 func (t *table[T]) clear(slot uint64) {
 	if p := t.chunks.Load(); p != nil && slot>>chunkBits < uint64(len(*p)) {

@@ -194,3 +194,25 @@ func (t *Tree) Diff(old *Tree, yield func(Stale)) {
 		}
 	}
 }
+
+// Relisted calls yield with the path of each directory of t that lists other names than in old.
+func (t *Tree) Relisted(old *Tree, yield func(path string)) {
+	for path, now := range t.dirs {
+		was := old.dirs[path]
+		if was == nil || !sameKeys(now.subs, was.subs) || !sameKeys(now.tags, was.tags) {
+			yield(path)
+		}
+	}
+}
+
+func sameKeys[V any](a, b map[string]V) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k := range a {
+		if _, ok := b[k]; !ok {
+			return false
+		}
+	}
+	return true
+}

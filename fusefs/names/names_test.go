@@ -110,6 +110,17 @@ func TestDiff(t *testing.T) {
 	}
 }
 
+func TestRelisted(t *testing.T) {
+	old := New(map[string]digest.Digest{"a:1": id("x"), "b:1": id("x"), "c/d:1": id("x"), "e:1": id("x")}, nil)
+	now := New(map[string]digest.Digest{"a:1": id("y"), "b:2": id("x"), "c/d:1": id("x"), "c/e:1": id("x"), "e:1": id("x")}, nil)
+	var got []string
+	now.Relisted(old, func(p string) { got = append(got, p) })
+	slices.Sort(got)
+	if want := []string{"b", "c", "c/e"}; !slices.Equal(got, want) {
+		t.Errorf("relisted %q, want %q", got, want)
+	}
+}
+
 func FuzzLookup(f *testing.F) {
 	for _, s := range []string{"nginx", ":x", "@sha256:", "a:b:c", "..", "/", "\x00"} {
 		f.Add(s)
