@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -69,9 +72,14 @@ func NewStore(t testing.TB) Imagefs {
 func (i Imagefs) Cmd(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	c := exec.Command(Binary(t), append([]string{"--store", i.Store}, args...)...)
-	c.Env = append(os.Environ(), "IMAGEFS_STORE=", "XDG_CACHE_HOME="+filepath.Join(os.TempDir(), "cache-"+strconv.Itoa(i.UID)))
+	c.Env = append(os.Environ(), "IMAGEFS_STORE=", "GORACE=atexit_sleep_ms=0", "XDG_CACHE_HOME="+filepath.Join(os.TempDir(), "cache"))
 	c.Dir = "/"
 	if i.UID != 0 {
+		own := filepath.Join(os.TempDir(), strconv.Itoa(i.UID))
+		if err := errors.Join(os.MkdirAll(own, 0o700), os.Chown(own, i.UID, i.UID)); err != nil {
+			t.Fatal(err)
+		}
+		c.Env = append(c.Env, "TMPDIR="+own, "HOME="+own, "XDG_CACHE_HOME="+filepath.Join(own, "cache"))
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(i.UID), Gid: uint32(i.UID)}}
 	}
 	return c
@@ -111,16 +119,24 @@ type Mount struct {
 // not end cleanly.
 func (i Imagefs) Mount(t testing.TB, flags ...string) *Mount {
 	t.Helper()
-	Need(t, "/dev/fuse")
-	m := &Mount{Dir: t.TempDir(), done: make(chan struct{})}
+	dir := t.TempDir()
 	if i.UID != 0 {
 		Need(t, "fusermount3")
-		if err := os.Chown(m.Dir, i.UID, i.UID); err != nil {
+		if err := os.Chown(dir, i.UID, i.UID); err != nil {
 			t.Fatal(err)
 		}
 	}
-	before := device(m.Dir)
+	return i.MountAt(t, dir, flags...)
+}
+
+// MountAt is Mount on a directory of the caller's.
+func (i Imagefs) MountAt(t testing.TB, dir string, flags ...string) *Mount {
+	t.Helper()
+	Need(t, "/dev/fuse")
+	m := &Mount{Dir: dir, done: make(chan struct{})}
+	ready := listenReady(t)
 	c := i.Cmd(t, append(append([]string{"mount", "--foreground"}, flags...), m.Dir)...)
+	c.Env = append(c.Env, "NOTIFY_SOCKET="+ready.LocalAddr().String())
 	c.Stdout, c.Stderr = &m.log, &m.log
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -131,17 +147,48 @@ func (i Imagefs) Mount(t testing.TB, flags ...string) *Mount {
 		close(m.done)
 	}()
 	t.Cleanup(func() { m.Stop(t) })
-	for deadline := time.Now().Add(60 * time.Second); device(m.Dir) == before; time.Sleep(5 * time.Millisecond) {
-		select {
-		case <-m.done:
-			t.Fatalf("imagefs mount ended: %v\n%s", m.err, m.log.String())
-		default:
+	told := make(chan error, 1)
+	go func() {
+		b := make([]byte, 4096)
+		n, err := ready.Read(b)
+		if err == nil && !strings.Contains(string(b[:n]), "READY=1") {
+			err = fmt.Errorf("the server notifies of %q, not of being ready", b[:n])
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("imagefs mount: not mounted after a minute")
+		told <- err
+	}()
+	select {
+	case err := <-told:
+		if err != nil {
+			t.Fatal(err)
 		}
+	case <-m.done:
+		t.Fatalf("imagefs mount ended: %v\n%s", m.err, m.log.String())
+	case <-time.After(time.Minute):
+		t.Fatal("imagefs mount: not ready after a minute")
 	}
 	return m
+}
+
+// listenReady makes the socket on which a supervised server says that it is ready.
+func listenReady(t testing.TB) *net.UnixConn {
+	t.Helper()
+	name := fmt.Sprintf("@imagefs-test-%d-%d", os.Getpid(), sockets.Add(1))
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// sockets numbers them: abstract names are the machine's.
+var sockets atomic.Int32
+
+// Kill ends the server as a crash would, and leaves the mount point dead.
+func (m *Mount) Kill() {
+	_ = m.Server.Kill()
+	<-m.done
+	m.err = nil
 }
 
 // Path returns a path in the tree.
@@ -180,13 +227,4 @@ func (m *Mount) Stop(t testing.TB) {
 		t.Errorf("imagefs mount: %v\n%s", m.err, tail(m.log.String()))
 		m.err = nil
 	}
-}
-
-// device returns the device that a directory lies on, 0 if that cannot be told.
-func device(dir string) uint64 {
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		return 0
-	}
-	return uint64(st.Dev)
 }

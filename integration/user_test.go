@@ -1,0 +1,69 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"imagefs/integration/harness"
+)
+
+// An ordinary user has a store and a mount of their own, in which owners and
+// devices are what the archive says.
+func TestOrdinaryUser(t *testing.T) {
+	harness.Need(t, "root", "/dev/fuse", "fusermount3", "find", "sha256sum")
+	if st, err := os.Stat("/dev/fuse"); err != nil || st.Mode().Perm()&0o006 != 0o006 {
+		harness.Missing(t, "a /dev/fuse that ordinary users may open")
+	}
+	archive := assembled(t)
+	readable(t, archive)
+	roots := harness.NewStore(t)
+	roots.Run(t, "load", "-i", archive)
+	want := list(t, roots.Mount(t), 0)
+
+	home := t.TempDir()
+	readable(t, home)
+	if err := os.Chown(home, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	users := harness.Imagefs{Store: filepath.Join(home, "store"), UID: nobody}
+	users.Run(t, "load", "-i", archive)
+	users.Run(t, "check")
+	m := users.Mount(t)
+	harness.Same(t, "an ordinary user's rootfs", want, list(t, m, nobody))
+
+	if _, err := os.Stat(m.Path("README")); err == nil {
+		t.Error("root may look into a user's mount")
+	}
+	script := "cd \"$1\" && echo app:v1 app:mine >ctl/tag && cat images/app/mine/rootfs/sbin && ls -m images/app"
+	out := harness.RunCmd(t, as(exec.Command("sh", "-c", script, "sh", m.Dir), nobody, ""))
+	if want := "a file over a linkmine, v0, v1\n"; out != want {
+		t.Errorf("%q, want %q", out, want)
+	}
+}
+
+// readable lets every user reach a path of a test.
+func readable(t *testing.T, path string) {
+	t.Helper()
+	for ; path != os.TempDir(); path = filepath.Dir(path) {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// list tells of the root file systems of app:v0 and app:v1 what an ordinary
+// user, who may not enter d and gone, can see.
+func list(t *testing.T, m *harness.Mount, uid uint32) harness.Manifest {
+	t.Helper()
+	script := `cd "$1" || exit 1
+		find v0/rootfs/ v1/rootfs/ ! -path '*/d/*' ! -path '*/gone/*' -printf '%p %y %m %U %G %n %T@ %l ' \( -type d -printf '-\n' -o -printf '%s\n' \) 2>/dev/null
+		find v0/rootfs/ v1/rootfs/ ! -path '*/d/*' ! -path '*/gone/*' -type f -perm -004 -exec sha256sum {} + 2>/dev/null || true`
+	c := exec.Command("sh", "-c", script, "sh", m.Path("images/app"))
+	lines := harness.Lines(harness.RunCmd(t, as(c, uid, "")))
+	if len(lines) < 30 {
+		t.Fatalf("saw %d lines only: %q", len(lines), lines)
+	}
+	return lines
+}
