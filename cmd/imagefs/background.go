@@ -102,7 +102,7 @@ func newReady() func() {
 	if err != nil || fd < 3 {
 		return func() {}
 	}
-	os.Unsetenv(readyEnv)
+	_ = os.Unsetenv(readyEnv)
 	// fusermount3 must not hold it open.
 	unix.CloseOnExec(fd)
 	f := os.NewFile(uintptr(fd), "ready")
