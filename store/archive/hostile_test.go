@@ -344,7 +344,7 @@ func TestLimits(t *testing.T) {
 	deep.Index(d)
 	names := storetest.Docker(app1)
 	for i := range 5000 {
-		names.Symlink("x", fmt.Sprint(strings.Repeat("n", 4000), i))
+		names.Symlink("x", fmt.Sprint(i, strings.Repeat("n", 4000)))
 	}
 	values := storetest.Docker(app1)
 	values.Set("manifest.json", append(append([]byte("[{}"), bytes.Repeat([]byte(",{}"), 1<<18)...), ']'))

@@ -75,7 +75,7 @@ type v1Image struct {
 	ID              string       `json:"id,omitempty"`
 	Parent          string       `json:"parent,omitempty"`
 	Comment         string       `json:"comment,omitempty"`
-	Created         *time.Time   `json:"created"`
+	Created         time.Time    `json:"created"`
 	Container       string       `json:"container,omitempty"`
 	ContainerConfig v1Container  `json:"container_config,omitempty"`
 	DockerVersion   string       `json:"docker_version,omitempty"`
@@ -89,10 +89,10 @@ type v1Image struct {
 
 // v1History is a step of a history as docker load writes it.
 type v1History struct {
-	Created   *time.Time `json:"created,omitempty"`
-	Author    string     `json:"author,omitempty"`
-	CreatedBy string     `json:"created_by,omitempty"`
-	Comment   string     `json:"comment,omitempty"`
+	Created   time.Time `json:"created"`
+	Author    string    `json:"author,omitempty"`
+	CreatedBy string    `json:"created_by,omitempty"`
+	Comment   string    `json:"comment,omitempty"`
 }
 
 // legacyStep is one image of an archive, which is one layer.

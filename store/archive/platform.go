@@ -12,10 +12,12 @@ import (
 // platform says what an image runs on. The zero value: nobody knows.
 type platform struct{ os, arch, variant string }
 
+var hostArch = runtime.GOARCH // but in tests
+
 // parsePlatform reads "os/arch[/variant]"; "" is this machine's. store.ErrInvalid.
 func parsePlatform(s string) (platform, error) {
 	if s == "" {
-		return normalise(platform{"linux", runtime.GOARCH, ""}), nil
+		return normalise(platform{"linux", hostArch, ""}), nil
 	}
 	part := strings.Split(s, "/")
 	if len(part) < 2 || len(part) > 3 || part[0] == "" || part[1] == "" {
