@@ -96,15 +96,34 @@ func (s *scanner) dir(fd int, path string, depth int) error {
 
 // add takes one inode. xpath is where the xattr calls find it.
 func (s *scanner) add(path, xpath string, dirfd int, st *unix.Stat_t) error {
-	e := overlay.Entry{Path: path, Attr: overlay.Attr{
-		Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Sec: st.Mtim.Sec, Nsec: uint32(st.Mtim.Nsec),
-	}}
-	typ := st.Mode & unix.S_IFMT
-	if typ != unix.S_IFDIR && st.Nlink > 1 {
+	shared := st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink > 1
+	if shared {
 		if first, ok := s.links[st.Ino]; ok {
 			return classify(s.b.Add(overlay.Entry{Path: path, Kind: overlay.Hardlink, Link: first}))
 		}
 	}
+	e, opaque, err := s.read(path, xpath, dirfd, st)
+	if err != nil {
+		return err
+	}
+	if shared && e.Kind != overlay.Whiteout {
+		s.links[st.Ino] = path
+	}
+	if err := s.b.Add(e); err != nil {
+		return classify(err)
+	}
+	if opaque {
+		return classify(s.b.Add(overlay.Entry{Path: path, Kind: overlay.Opaque}))
+	}
+	return nil
+}
+
+// read makes the record of one inode.
+func (s *scanner) read(path, xpath string, dirfd int, st *unix.Stat_t) (e overlay.Entry, opaque bool, err error) {
+	e = overlay.Entry{Path: path, Attr: overlay.Attr{
+		Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Sec: st.Mtim.Sec, Nsec: uint32(st.Mtim.Nsec),
+	}}
+	typ := st.Mode & unix.S_IFMT
 	switch typ {
 	case unix.S_IFREG:
 		e.Kind, e.Size, e.Blocks = overlay.File, uint64(st.Size), uint64(st.Blocks)
@@ -114,7 +133,7 @@ func (s *scanner) add(path, xpath string, dirfd int, st *unix.Stat_t) error {
 		e.Kind = overlay.Symlink
 		n, err := unix.Readlinkat(dirfd, path[strings.LastIndexByte(path, '/')+1:], s.buf)
 		if err != nil {
-			return pathError("readlink", path, err)
+			return e, false, pathError("readlink", path, err)
 		}
 		e.Link = string(s.buf[:n])
 	case unix.S_IFCHR, unix.S_IFBLK:
@@ -124,7 +143,7 @@ func (s *scanner) add(path, xpath string, dirfd int, st *unix.Stat_t) error {
 			e.Kind = overlay.Char
 			if e.Rdev == 0 {
 				e.Kind = overlay.Whiteout
-				return classify(s.b.Add(e))
+				return e, false, nil
 			}
 		}
 	case unix.S_IFIFO:
@@ -132,22 +151,10 @@ func (s *scanner) add(path, xpath string, dirfd int, st *unix.Stat_t) error {
 	case unix.S_IFSOCK:
 		e.Kind = overlay.Socket
 	default:
-		return corrupt("%.200q has the unknown file type %#o", path, typ)
+		return e, false, corrupt("%.200q has the unknown file type %#o", path, typ)
 	}
-	opaque, err := s.xattrs(&e, xpath)
-	if err != nil {
-		return err
-	}
-	if typ != unix.S_IFDIR && st.Nlink > 1 {
-		s.links[st.Ino] = path
-	}
-	if err := s.b.Add(e); err != nil {
-		return classify(err)
-	}
-	if opaque && e.Kind == overlay.Dir {
-		return classify(s.b.Add(overlay.Entry{Path: path, Kind: overlay.Opaque}))
-	}
-	return nil
+	opaque, err = s.xattrs(&e, xpath)
+	return e, opaque && e.Kind == overlay.Dir, err
 }
 
 // xattrs reads an inode's extended attributes.
