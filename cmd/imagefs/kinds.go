@@ -13,6 +13,7 @@ type openOptions struct {
 	readOnly bool
 	create   bool   // make an empty store where there is none
 	cache    string // directory for what is derived from stores that are not written
+	lazy     bool   // do not wait for what is derived; make it meanwhile
 	log      *slog.Logger
 }
 
@@ -23,7 +24,7 @@ var kinds = []struct {
 	open func(root string, o openOptions) (store.Store, error)
 }{
 	{"docker", "Docker's data root with the overlay2 driver, the embedded store included", func(root string, o openOptions) (store.Store, error) {
-		return docker.Open(root, docker.Options{ReadOnly: o.readOnly, Create: o.create, Cache: o.cache, Log: o.log})
+		return docker.Open(root, docker.Options{ReadOnly: o.readOnly, Create: o.create, Cache: o.cache, Lazy: o.lazy, Log: o.log})
 	}},
 }
 

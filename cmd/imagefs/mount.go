@@ -145,7 +145,7 @@ func listMounts(a *app) error {
 
 // openMountStore opens the store for a mount and checks that dir is not part of it.
 func openMountStore(a *app, o mountOptions, dir string, log *slog.Logger) (store.Store, error) {
-	st, err := a.openStore(openOptions{readOnly: o.readOnly, log: log})
+	st, err := a.openStore(openOptions{readOnly: o.readOnly, lazy: true, log: log})
 	if err != nil {
 		return nil, err
 	}

@@ -25,4 +25,5 @@ func (s *Store) Forget(l store.Layer) {
 		rec.index.Close()
 		rec.index = nil
 	}
+	rec.lazy = nil
 }

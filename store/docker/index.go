@@ -14,23 +14,118 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagefs/overlay"
+	"imagefs/store"
 	"imagefs/store/beneath"
 	"imagefs/store/layer"
 )
 
 // Index implements store.Layer.
 func (l *layerRec) Index(ctx context.Context) (overlay.Layer, error) {
-	m, err := l.mapped(ctx)
-	if err != nil {
-		return nil, err
+	x, _, err := l.view(ctx)
+	return x, err
+}
+
+// view returns the layer as its users see it, whose inode numbers stay the same
+// as long as the record is used, and what is known of it besides.
+func (l *layerRec) view(ctx context.Context) (overlay.Layer, layer.Meta, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lazy == nil && l.index == nil && l.s.opts.Lazy {
+		if err := l.openLazy(); err != nil {
+			return nil, layer.Meta{}, err
+		}
 	}
-	return m.Index, nil
+	if l.lazy != nil {
+		return l.lazy, layer.Meta{DiffID: l.diff, TarSize: -1, Size: -1}, nil
+	}
+	m, err := l.mappedLocked(ctx)
+	if err != nil {
+		return nil, layer.Meta{}, err
+	}
+	return m.Index, m.Info, nil
+}
+
+// openLazy lets the layer be read as it is looked into, if it has no index and
+// its directory tells everything; l.mu is held.
+func (l *layerRec) openLazy() error {
+	dir, err := l.open()
+	if err != nil {
+		return err
+	}
+	if l.index = l.kept(dir); l.index != nil {
+		return nil
+	}
+	st, err := l.s.root.Stat(overlayDir + "/" + l.cache)
+	if err != nil || st.Uid != 0 || l.s.root.Exists(spillDir+"/"+l.Key()) {
+		return err
+	}
+	if l.lazy, err = layer.NewLazy(dir, layer.Limits{}); err != nil {
+		return err
+	}
+	l.s.later.add(l)
+	return nil
 }
 
 // mapped returns the layer's index: from memory, from its file, or built now.
 func (l *layerRec) mapped(ctx context.Context) (*layer.Mapped, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.mappedLocked(ctx)
+}
+
+// kept returns the index that lies in a file, nil if there is none that can be
+// used. The layer itself may be whole when its index is not.
+func (l *layerRec) kept(dir *os.File) *layer.Mapped {
+	if f, err := l.s.root.OpenFile(indexDir+"/"+l.Key(), os.O_RDONLY, 0); err == nil {
+		m, err := l.openIndex(f)
+		f.Close()
+		if err == nil {
+			return m
+		}
+		l.s.log.Warn("index is damaged, building it again", "layer", l.chain, "err", err)
+	}
+	cache, name := l.cacheFile(dir)
+	if cache == nil {
+		return nil
+	}
+	defer cache.Close()
+	f, err := cache.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	m, err := l.openIndex(f)
+	if err != nil {
+		return nil
+	}
+	now := unix.Timespec{Nsec: unix.UTIME_NOW}
+	_ = unix.UtimesNanoAt(cache.Fd(), name, []unix.Timespec{now, now}, 0)
+	return m
+}
+
+// openIndex maps an index file. It must be the caller's own: who can cut a
+// mapped file short can stop the process that reads it.
+func (l *layerRec) openIndex(f *os.File) (*layer.Mapped, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, err
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return nil, fmt.Errorf("index %s can be written by others: %w", f.Name(), fs.ErrPermission)
+	}
+	m, err := layer.OpenIndex(f)
+	if err != nil {
+		return nil, err
+	}
+	if m.Info.DiffID != l.diff {
+		m.Close()
+		return nil, fmt.Errorf("index %s is of layer %s: %w", f.Name(), m.Info.DiffID, store.ErrCorrupt)
+	}
+	return m, nil
+}
+
+// mappedLocked is mapped with l.mu held.
+func (l *layerRec) mappedLocked(ctx context.Context) (*layer.Mapped, error) {
 	if l.index != nil {
 		return l.index, nil
 	}
@@ -38,36 +133,15 @@ func (l *layerRec) mapped(ctx context.Context) (*layer.Mapped, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Our own index is written with the layer. An index that is damaged is
-	// built again: the layer itself may still be whole.
-	if f, err := l.s.root.OpenFile(indexDir+"/"+l.Key(), os.O_RDONLY, 0); err == nil {
-		m, err := layer.OpenIndex(f)
-		f.Close()
-		if err == nil && m.Info.DiffID == l.diff {
-			l.index = m
-			return m, nil
-		}
-		l.s.log.Warn("index is damaged, building it again", "layer", l.chain, "err", err)
-	}
-	cache, name := l.cacheFile(dir)
-	if cache != nil {
-		defer cache.Close()
-		if f, err := cache.OpenFile(name, os.O_RDONLY, 0); err == nil {
-			m, err := layer.OpenIndex(f)
-			f.Close()
-			if err == nil && m.Info.DiffID == l.diff {
-				now := unix.Timespec{Nsec: unix.UTIME_NOW}
-				_ = unix.UtimesNanoAt(cache.Fd(), name, []unix.Timespec{now, now}, 0)
-				l.index = m
-				return m, nil
-			}
-		}
+	if l.index = l.kept(dir); l.index != nil {
+		return l.index, nil
 	}
 	raw, err := l.buildIndex(ctx, dir)
 	if err != nil {
 		return nil, fmt.Errorf("index layer %s: %w", l.chain, err)
 	}
-	if cache != nil {
+	if cache, name := l.cacheFile(dir); cache != nil {
+		defer cache.Close()
 		if m := keepIndex(cache, name, raw); m != nil {
 			l.index = m
 			return m, nil

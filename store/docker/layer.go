@@ -33,7 +33,8 @@ type layerRec struct {
 	mu      sync.Mutex // guards what follows; held while an index is built
 	dir     *os.File   // overlay2/<cache>/diff
 	index   *layer.Mapped
-	tarSize int64 // -1: not known yet
+	lazy    *layer.Lazy // what users see instead, if there was no index when they came
+	tarSize int64       // -1: not known yet
 	tar     *sharedTar
 	blob    digest.Digest
 	hasBlob bool
@@ -152,7 +153,7 @@ func (l *layerRec) open() (*os.File, error) {
 
 // Open implements store.Layer.
 func (l *layerRec) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
-	ix, err := l.mapped(ctx)
+	ix, _, err := l.view(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +193,7 @@ func (l *layerRec) HasTar() bool {
 
 // TarSize implements store.Layer.
 func (l *layerRec) TarSize(ctx context.Context) (int64, error) {
-	ix, err := l.mapped(ctx)
+	_, info, err := l.view(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -201,8 +202,8 @@ func (l *layerRec) TarSize(ctx context.Context) (int64, error) {
 	if l.tarSize >= 0 {
 		return l.tarSize, nil
 	}
-	if ix.Info.TarSize >= 0 {
-		l.tarSize = ix.Info.TarSize
+	if info.TarSize >= 0 {
+		l.tarSize = info.TarSize
 		return l.tarSize, nil
 	}
 	z, err := l.split()
@@ -253,7 +254,7 @@ func (h *tarHandle) Close() error {
 
 // Tar implements store.Layer. All users of one layer share the map of its tar.
 func (l *layerRec) Tar(ctx context.Context) (store.File, error) {
-	ix, err := l.mapped(ctx)
+	_, info, err := l.view(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +266,7 @@ func (l *layerRec) Tar(ctx context.Context) (store.File, error) {
 			return nil, err
 		}
 		t := &sharedTar{}
-		if ix.Info.Spilled {
+		if info.Spilled {
 			if t.spill, err = l.s.root.OpenFile(spillDir+"/"+l.Key(), os.O_RDONLY, 0); err != nil {
 				return nil, fmt.Errorf("layer %s: %w: %w", l.chain, store.ErrCorrupt, err)
 			}

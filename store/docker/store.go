@@ -27,6 +27,7 @@ type Options struct {
 	ReadOnly bool         // never write below the root, not even an index
 	Create   bool         // make an empty store where there is none
 	Cache    string       // directory for the indexes of stores that are not written; "" keeps them in memory
+	Lazy     bool         // read layers that have no index as they are looked into, and index them later
 	Log      *slog.Logger // nil: silent
 }
 
@@ -63,6 +64,8 @@ type Store struct {
 	log  *slog.Logger
 
 	writing sync.Mutex // one write of this process at a time; before the lock file
+
+	later later
 
 	mu     sync.Mutex // guards layers
 	layers map[string]*layerRec
@@ -242,6 +245,7 @@ func (s *Store) Root() string { return s.path }
 
 // Close releases the store's descriptors. Layers that are in use keep theirs.
 func (s *Store) Close() error {
+	s.later.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.layers {

@@ -1,0 +1,97 @@
+package docker
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// later builds the indexes of layers that are being read without one, one at a
+// time, so that the next mount finds them.
+type later struct {
+	mu    sync.Mutex
+	queue []*layerRec
+	stop  context.CancelFunc // nil: no worker runs
+	done  chan struct{}
+	ended bool
+}
+
+// laterWait is how long a layer's users have the disk for themselves.
+const laterWait = 2 * time.Second
+
+func (t *later) add(l *layerRec) {
+	if l.s.opts.Cache == "" {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return
+	}
+	t.queue = append(t.queue, l)
+	if t.stop == nil {
+		ctx, stop := context.WithCancel(context.Background())
+		t.stop, t.done = stop, make(chan struct{})
+		go t.work(ctx, t.done)
+	}
+}
+
+func (t *later) work(ctx context.Context, done chan struct{}) {
+	defer close(done)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(laterWait):
+		}
+		t.mu.Lock()
+		if len(t.queue) == 0 {
+			t.stop()
+			t.stop = nil
+			t.mu.Unlock()
+			return
+		}
+		l := t.queue[0]
+		t.queue = t.queue[1:]
+		t.mu.Unlock()
+		l.keep(ctx)
+	}
+}
+
+// close ends the work.
+func (t *later) close() {
+	t.mu.Lock()
+	t.ended = true
+	stop, done := t.stop, t.done
+	t.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	if done != nil {
+		<-done
+	}
+}
+
+// keep builds the layer's index into the cache, beside what its users see.
+func (l *layerRec) keep(ctx context.Context) {
+	dir, err := l.s.root.Dir(overlayDir + "/" + l.cache + "/diff")
+	if err != nil {
+		return // it was removed
+	}
+	defer dir.Close()
+	raw, err := l.buildIndex(ctx, dir)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.s.log.Warn("cannot index a layer", "layer", l.chain, "err", err)
+		}
+		return
+	}
+	cache, name := l.cacheFile(dir)
+	if cache == nil {
+		return
+	}
+	defer cache.Close()
+	if err := cache.Write(name, raw, 0o600); err != nil {
+		l.s.log.Debug("cannot keep an index", "layer", l.chain, "err", err)
+	}
+}
