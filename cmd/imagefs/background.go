@@ -41,6 +41,8 @@ func background(ctx context.Context, a *app, o mountOptions, dir string) error {
 	cmd.Stderr = said
 	cmd.ExtraFiles = []*os.File{tell}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// What the caller has open, a lock perhaps, must not stay open as long as the mount.
+	_ = unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("mount: start in the background: %w", err)
 	}
@@ -80,8 +82,11 @@ func background(ctx context.Context, a *app, o mountOptions, dir string) error {
 
 // args is the command line of the process in the background.
 func (o mountOptions) args(a *app, dir string) []string {
-	path, _ := a.storePath()
-	args := []string{"--store", absolute(path), "mount", "--foreground"}
+	var args []string
+	if path, named := a.storePath(); named {
+		args = append(args, "--store", absolute(path))
+	}
+	args = append(args, "mount", "--foreground")
 	for flag, set := range map[string]bool{
 		"--allow-other": o.allowOther, "--read-only": o.readOnly, "--suid": o.suid, "--dev": o.dev, "--debug": o.debug,
 	} {
