@@ -19,6 +19,6 @@ Five things to try, with two images of your own:
   ls images/*/*
   cat images/nginx/1.25/history
   ls -l images/nginx/1.25/rootfs/etc
-  diff -r images/nginx/1.24/rootfs images/nginx/1.25/rootfs
+  diff -r --no-dereference images/nginx/1.24/rootfs images/nginx/1.25/rootfs
   grep -rl password images/team/app/v3/layers/*/diff
 `

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +12,10 @@ import (
 
 // MaxConfigSize bounds an image config in bytes; Docker's own limit for a config blob is 4 MiB.
 const MaxConfigSize = 16 << 20
+
+// MaxHistory bounds the steps of an image's history. Each layer is a step, and
+// so is each instruction that made none.
+const MaxHistory = 10_000
 
 // MaxLayers bounds the layers of an image; the kernel's overlayfs takes 500.
 const MaxLayers = 500
@@ -50,12 +56,16 @@ func ParseConfig(raw []byte) (Config, error) {
 		OS           string     `json:"os"`
 		OSVersion    string     `json:"os.version"`
 		RootFS       struct {
-			Type    string          `json:"type"`
-			DiffIDs []digest.Digest `json:"diff_ids"`
+			Type    string                 `json:"type"`
+			DiffIDs bounded[digest.Digest] `json:"diff_ids"`
 		} `json:"rootfs"`
-		History []History `json:"history"`
+		History bounded[History] `json:"history"`
 	}
-	if err := json.Unmarshal(raw, &j); err != nil {
+	err := json.Unmarshal(raw, &j)
+	if errors.Is(err, ErrTooLarge) {
+		return Config{}, fmt.Errorf("image config: %w", err)
+	}
+	if err != nil {
 		return Config{}, fmt.Errorf("image config: %w: %w", ErrCorrupt, err)
 	}
 	if len(j.RootFS.DiffIDs) > MaxLayers {
@@ -72,6 +82,34 @@ func ParseConfig(raw []byte) (Config, error) {
 		c.Created = *j.Created
 	}
 	return c, nil
+}
+
+// bounded is an array that is not decoded past what any image has: a few bytes
+// of JSON can stand for a hundred times as many in memory.
+type bounded[T any] []T
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (b *bounded[T]) UnmarshalJSON(raw []byte) error {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	t, err := d.Token()
+	if err != nil || t == nil {
+		return err
+	}
+	if t != json.Delim('[') {
+		return fmt.Errorf("%v where an array is needed", t)
+	}
+	*b = nil
+	for d.More() {
+		if len(*b) == MaxHistory {
+			return fmt.Errorf("an array of more than %d: %w", MaxHistory, ErrTooLarge)
+		}
+		var v T
+		if err := d.Decode(&v); err != nil {
+			return err
+		}
+		*b = append(*b, v)
+	}
+	return nil
 }
 
 // LayerHistory pairs layers with history: element n is the index in c.History
