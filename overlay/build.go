@@ -1,10 +1,8 @@
 package overlay
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
-	"hash/crc32"
 	"hash/maphash"
 	"slices"
 	"strings"
@@ -14,23 +12,24 @@ import (
 const (
 	MaxEntries = 4 << 20 // directory entries
 	maxArena   = 1 << 30 // bytes of names and link targets, and as many of xattrs
+	maxWaits   = 1 << 28 // bytes of targets of hard links that come before their target
 )
 
 // name is a directory entry under construction.
 type name struct {
 	parent uint32 // inode of the directory
 	off    uint32 // in the arena
-	ino    uint32 // dead, or a pending hard link: see below
+	ino    uint32 // of a pending hard link: its number in Builder.links
 	len    uint16
 	flags  EntFlags
 	state  uint8
 }
 
-// States of a name.
+// States of a name. What is below a directory that was replaced keeps its
+// state, but no path leads to it any more.
 const (
 	alive   = iota
-	dead    // was replaced by a later record of the same path
-	pending // a hard link whose target has not come yet; ino is its number in Builder.links
+	pending // a hard link whose target has not come yet
 )
 
 // inode is an inode under construction.
@@ -58,6 +57,7 @@ type Builder struct {
 	table  []uint32          // open addressing: number of a name + 1
 	used   int               // of table
 	links  []link
+	waits  int // bytes of the targets in links
 	seed   maphash.Seed
 	setBuf []byte
 
@@ -87,7 +87,7 @@ func (b *Builder) find(parent uint32, s string, f EntFlags) (uint32, bool) {
 	mask := uint64(len(b.table) - 1)
 	for i := b.hash(parent, s, f) & mask; b.table[i] != 0; i = (i + 1) & mask {
 		n := &b.names[b.table[i]-1]
-		if n.parent == parent && n.state != dead && n.flags == f && string(b.nameOf(n)) == s {
+		if n.parent == parent && n.flags == f && string(b.nameOf(n)) == s {
 			return b.table[i] - 1, true
 		}
 	}
@@ -124,12 +124,8 @@ func (b *Builder) place(k uint32) {
 
 func (b *Builder) grow() {
 	b.table = make([]uint32, 2*len(b.table))
-	b.used = 0
 	for k := range b.names {
-		if b.names[k].state != dead {
-			b.place(uint32(k) + 1)
-			b.used++
-		}
+		b.place(uint32(k) + 1)
 	}
 }
 
@@ -171,18 +167,25 @@ func (b *Builder) dir(p string) (uint32, error) {
 
 // put gives a name of a directory a new inode; what had the name before is gone, with all below it.
 func (b *Builder) put(parent uint32, s string, f EntFlags) (uint32, error) {
-	if k, ok := b.find(parent, s, f); ok {
-		b.names[k].state = dead
-		b.lastDir = "" // it may have been below
-	}
-	k, err := b.insert(parent, s, f)
+	k, err := b.claim(parent, s, f)
 	if err != nil {
 		return 0, err
 	}
 	i := uint32(len(b.inodes))
 	b.inodes = append(b.inodes, inode{})
-	b.names[k].ino = i
+	b.names[k].state, b.names[k].ino = alive, i
 	return i, nil
+}
+
+// claim returns the number of a name of a directory, a new one or one that is
+// there and is about to stand for something else. A path that comes a million
+// times has one name.
+func (b *Builder) claim(parent uint32, s string, f EntFlags) (uint32, error) {
+	if k, ok := b.find(parent, s, f); ok {
+		b.lastDir = "" // it may have been below
+		return k, nil
+	}
+	return b.insert(parent, s, f)
 }
 
 func splitPath(p string) (dir, base string) {
@@ -294,20 +297,23 @@ func (b *Builder) addLink(parent uint32, s string, e Entry) error {
 	if ok && b.names[t].state == alive && b.inodes[b.names[t].ino].Mode&typeMask == modeDir {
 		return fmt.Errorf("%.200q: hard link to the directory %.200q: %w", e.Path, e.Link, ErrNoTarget)
 	}
-	if k, ok := b.find(parent, s, 0); ok {
-		b.names[k].state = dead
-		b.lastDir = ""
+	if found := ok && b.names[t].state == alive; found {
+		i := b.names[t].ino
+		k, err := b.claim(parent, s, 0)
+		if err == nil {
+			b.names[k].state, b.names[k].ino = alive, i
+		}
+		return err
 	}
-	k, err := b.insert(parent, s, 0)
+	if b.waits += len(e.Link); b.waits > maxWaits {
+		return fmt.Errorf("more than %d bytes of hard links to what has not come: %w", maxWaits, ErrTooLarge)
+	}
+	k, err := b.claim(parent, s, 0)
 	if err != nil {
 		return err
 	}
-	if ok && b.names[t].state == alive {
-		b.names[k].ino = b.names[t].ino
-		return nil
-	}
 	b.names[k].state, b.names[k].ino = pending, uint32(len(b.links))
-	b.links = append(b.links, link{name: k, target: e.Link})
+	b.links = append(b.links, link{name: k, target: strings.Clone(e.Link)})
 	return nil
 }
 
@@ -365,233 +371,4 @@ func (b *Builder) storeXattrs(xs []Xattr) (uint32, error) {
 	b.xattrs = append(b.xattrs, buf...)
 	b.sets[string(buf)] = off
 	return off, nil
-}
-
-// SetAttr changes the attributes of a path that is there, for directories that
-// are implied above all: they stay implied. The type, a size that a link's
-// target gives, and the content stay.
-func (b *Builder) SetAttr(path string, a Attr, xs []Xattr) error {
-	i := uint32(0)
-	if path != "" {
-		k, ok := b.lookup(path)
-		if !ok || b.names[k].state != alive {
-			return fmt.Errorf("%.200q is not in the layer: %w", path, ErrName)
-		}
-		i = b.names[k].ino
-	}
-	x, err := b.storeXattrs(xs)
-	if err != nil {
-		return err
-	}
-	n := &b.inodes[i]
-	typ, flags, size := n.Mode&typeMask, n.Flags&(FlagOpaque|FlagImplied), n.Size
-	n.Attr = a
-	n.Mode, n.Flags, n.xattr = typ|a.Mode&0o7777, flags, x
-	n.Nsec = min(n.Nsec, 1e9-1)
-	if typ == modeSymlink {
-		n.Size = size
-	}
-	return nil
-}
-
-// Implied calls yield with the path of each directory that the layer implies
-// but does not have, parents before what is in them, the root as "".
-func (b *Builder) Implied(yield func(path string) bool) {
-	b.Dirs(func(p string, a Attr) bool { return a.Flags&FlagImplied == 0 || yield(p) })
-}
-
-// path returns the path of a name, false if it is below something that was replaced.
-func (b *Builder) path(k uint32, byIno map[uint32]uint32) (string, bool) {
-	p := string(b.nameOf(&b.names[k]))
-	for i := b.names[k].parent; i != 0; {
-		up, ok := byIno[i]
-		if !ok {
-			return "", false
-		}
-		p = string(b.nameOf(&b.names[up])) + "/" + p
-		i = b.names[up].parent
-	}
-	return p, true
-}
-
-// resolve gives each hard link that came before its target an inode.
-func (b *Builder) resolve() error {
-	for {
-		progress, left := false, -1
-		for l := range b.links {
-			n := &b.names[b.links[l].name]
-			if n.state != pending {
-				continue
-			}
-			t, ok := b.lookup(b.links[l].target)
-			if ok && b.names[t].state == alive && b.inodes[b.names[t].ino].Mode&typeMask != modeDir {
-				n.state, n.ino, progress = alive, b.names[t].ino, true
-			} else {
-				left = l
-			}
-		}
-		if left < 0 {
-			return nil
-		}
-		if !progress {
-			l := b.links[left]
-			return fmt.Errorf("hard link %.200q to %.200q: %w", b.nameOf(&b.names[l.name]), l.target, ErrNoTarget)
-		}
-	}
-}
-
-// Finish encodes the layer. meta, at most 64 KiB, is kept with it. ErrNoTarget
-// for a hard link whose target never came.
-func (b *Builder) Finish(meta []byte) ([]byte, error) {
-	if len(meta) > maxMeta {
-		return nil, fmt.Errorf("%d bytes of meta data: %w", len(meta), ErrTooLarge)
-	}
-	if err := b.resolve(); err != nil {
-		return nil, err
-	}
-	// Group the names by directory with a counting sort, then walk breadth first:
-	// a directory's entries lie together, and parents are numbered before children.
-	start := make([]uint32, len(b.inodes)+1)
-	for k := range b.names {
-		if b.names[k].state == alive {
-			start[b.names[k].parent+1]++
-		}
-	}
-	for i := 1; i < len(start); i++ {
-		start[i] += start[i-1]
-	}
-	order := make([]uint32, start[len(start)-1])
-	fill := slices.Clone(start[:len(start)-1])
-	for k := range b.names {
-		if n := &b.names[k]; n.state == alive {
-			order[fill[n.parent]] = uint32(k)
-			fill[n.parent]++
-		}
-	}
-	w := writer{b: b, num: make([]uint32, len(b.inodes)), sets: map[uint32]uint32{}}
-	w.number(0, 0, noEntry)
-	for q := 0; q < len(w.queue); q++ {
-		old := w.queue[q]
-		in := &b.inodes[old]
-		r := w.rec(uint32(q))
-		if in.Mode&typeMask != modeDir {
-			continue
-		}
-		children := order[start[old]:start[old+1]]
-		slices.SortFunc(children, func(x, y uint32) int {
-			nx, ny := &b.names[x], &b.names[y]
-			if c := bytes.Compare(b.nameOf(nx), b.nameOf(ny)); c != 0 {
-				return c
-			}
-			return cmp.Compare(ny.flags, nx.flags)
-		})
-		le.PutUint32(r[60:], uint32(len(w.entries)/entrySize))
-		le.PutUint32(r[64:], uint32(len(children)))
-		sub, whiteout := uint32(2), ""
-		for _, k := range children {
-			n := &b.names[k]
-			isDir := b.inodes[n.ino].Mode&typeMask == modeDir
-			if isDir {
-				sub++
-				if whiteout != "" && whiteout == str(b.nameOf(n)) {
-					// The whiteout hides the lower directory before this one is added.
-					b.inodes[n.ino].Flags |= FlagOpaque
-				}
-			}
-			if n.flags&EntWhiteout != 0 {
-				whiteout = str(b.nameOf(n))
-			}
-			w.entry(n, uint32(q))
-		}
-		le.PutUint32(w.rec(uint32(q))[4:], sub)
-	}
-	return w.encode(meta), nil
-}
-
-// writer puts the sections together.
-type writer struct {
-	b                              *Builder
-	num                            []uint32 // Builder's inode → its number + 1
-	queue                          []uint32 // the reverse
-	sets                           map[uint32]uint32
-	inodes, entries, arena, xattrs []byte
-}
-
-func (w *writer) rec(i uint32) []byte { return w.inodes[int(i)*inodeSize:][:inodeSize] }
-
-// number gives an inode its place, when its first name is met.
-func (w *writer) number(old, parent, self uint32) uint32 {
-	i := uint32(len(w.queue))
-	w.queue = append(w.queue, old)
-	w.num[old] = i + 1
-	in := &w.b.inodes[old]
-	r := make([]byte, inodeSize)
-	le.PutUint32(r, in.Mode)
-	le.PutUint32(r[8:], in.UID)
-	le.PutUint32(r[12:], in.GID)
-	le.PutUint32(r[16:], in.Rdev)
-	le.PutUint32(r[20:], in.Nsec)
-	le.PutUint64(r[24:], uint64(in.Sec))
-	le.PutUint64(r[32:], in.Size)
-	le.PutUint64(r[40:], in.Blocks)
-	le.PutUint64(r[48:], in.ref)
-	if in.Mode&typeMask == modeSymlink {
-		le.PutUint32(r[60:], uint32(len(w.arena)))
-		le.PutUint32(r[64:], uint32(in.Size))
-		w.arena = append(w.arena, w.b.arena[in.link:in.link+uint32(in.Size)]...)
-	}
-	if in.xattr != noXattrs {
-		off, ok := w.sets[in.xattr]
-		if !ok {
-			set := w.b.xattrs[in.xattr-1:]
-			size := 2
-			for n, c := 0, int(le.Uint16(set)); n < c; n++ {
-				size += 6 + int(le.Uint16(set[size:])) + int(le.Uint32(set[size+2:]))
-			}
-			off = uint32(len(w.xattrs)) + 1
-			w.xattrs = append(w.xattrs, set[:size]...)
-			w.sets[in.xattr] = off
-		}
-		le.PutUint32(r[68:], off)
-		in.Flags |= FlagXattr
-	}
-	le.PutUint32(r[72:], parent)
-	le.PutUint32(r[76:], self)
-	w.inodes = append(w.inodes, r...)
-	return i
-}
-
-func (w *writer) entry(n *name, parent uint32) {
-	e := uint32(len(w.entries) / entrySize)
-	i := w.num[n.ino]
-	if i == 0 {
-		i = w.number(n.ino, parent, e) + 1
-	}
-	i--
-	r := w.rec(i)
-	if le.Uint32(r)&typeMask != modeDir {
-		le.PutUint32(r[4:], le.Uint32(r[4:])+1)
-	}
-	w.entries = le.AppendUint32(w.entries, uint32(len(w.arena)))
-	w.entries = le.AppendUint32(w.entries, i)
-	w.entries = le.AppendUint16(w.entries, n.len)
-	w.entries = append(w.entries, byte(n.flags), 0)
-	w.arena = append(w.arena, w.b.nameOf(n)...)
-}
-
-func (w *writer) encode(meta []byte) []byte {
-	for i, old := range w.queue {
-		le.PutUint32(w.rec(uint32(i))[56:], uint32(w.b.inodes[old].Flags))
-	}
-	out := make([]byte, headerSize, headerSize+len(w.inodes)+len(w.entries)+len(w.arena)+len(w.xattrs)+len(meta))
-	copy(out, magic)
-	le.PutUint32(out[8:], formatNum)
-	for i, n := range []int{len(w.queue), len(w.entries) / entrySize, len(w.arena), len(w.xattrs), len(meta)} {
-		le.PutUint32(out[16+4*i:], uint32(n))
-	}
-	for _, s := range [][]byte{w.inodes, w.entries, w.arena, w.xattrs, meta} {
-		out = append(out, s...)
-	}
-	le.PutUint32(out[12:], crc32.Checksum(out[crcCovers:], castagnoli))
-	return out
 }

@@ -30,20 +30,36 @@ func (b *Builder) Find(path string, whiteout bool) (Attr, uint64, bool) {
 	return in.Attr, in.ref, true
 }
 
-// Pending calls yield with each hard link whose target has not come yet.
+// PendingTarget returns the target of a hard link that waits for it; not ok for any other path.
+func (b *Builder) PendingTarget(path string) (target string, ok bool) {
+	k, ok := b.lookup(path)
+	if !ok || b.names[k].state != pending {
+		return "", false
+	}
+	return b.links[b.names[k].ino].target, true
+}
+
+// Pending calls yield with each hard link whose target has not come yet. yield
+// may add records that put an end to waiting, but no directories.
 func (b *Builder) Pending(yield func(path, target string) bool) {
 	var byIno map[uint32]uint32
-	for _, l := range b.links {
-		if b.names[l.name].state != pending {
+	for i := range b.links {
+		if !b.waiting(i) {
 			continue
 		}
 		if byIno == nil {
 			byIno = b.dirNames()
 		}
-		if p, ok := b.path(l.name, byIno); ok && !yield(p, l.target) {
+		if p, ok := b.path(b.links[i].name, byIno); ok && !yield(p, b.links[i].target) {
 			return
 		}
 	}
+}
+
+// waiting tells whether a link is still what its name stands for.
+func (b *Builder) waiting(i int) bool {
+	n := &b.names[b.links[i].name]
+	return n.state == pending && n.ino == uint32(i)
 }
 
 // dirNames maps each directory's inode to its name.
@@ -57,22 +73,70 @@ func (b *Builder) dirNames() map[uint32]uint32 {
 	return m
 }
 
-// Dirs calls yield with each directory, parents before what is in them, the root as "".
+// path returns the path of a name, false if it is below something that was replaced.
+func (b *Builder) path(k uint32, byIno map[uint32]uint32) (string, bool) {
+	p := string(b.nameOf(&b.names[k]))
+	for i := b.names[k].parent; i != 0; {
+		up, ok := byIno[i]
+		if !ok {
+			return "", false
+		}
+		p = string(b.nameOf(&b.names[up])) + "/" + p
+		i = b.names[up].parent
+	}
+	return p, true
+}
+
+// Dirs calls yield with each directory, parents before what is in them, the
+// root as "". yield may change attributes, but add nothing.
 func (b *Builder) Dirs(yield func(path string, a Attr) bool) {
-	byIno := b.dirNames()
-	paths := make([]string, 0, len(byIno)+1)
-	inos := map[string]uint32{"": 0}
-	paths = append(paths, "")
-	for i, k := range byIno {
-		if p, ok := b.path(k, byIno); ok {
-			paths = append(paths, p)
-			inos[p] = i
+	// Directories by parent, with a counting sort.
+	start := make([]uint32, len(b.inodes)+1)
+	isDir := func(n *name) bool { return n.state == alive && b.inodes[n.ino].Mode&typeMask == modeDir }
+	for k := range b.names {
+		if n := &b.names[k]; isDir(n) {
+			start[n.parent+1]++
 		}
 	}
-	slices.Sort(paths)
-	for _, p := range paths {
-		if !yield(p, b.inodes[inos[p]].Attr) {
+	for i := 1; i < len(start); i++ {
+		start[i] += start[i-1]
+	}
+	order := make([]uint32, start[len(start)-1])
+	next := slices.Clone(start[:len(start)-1])
+	for k := range b.names {
+		if n := &b.names[k]; isDir(n) {
+			order[next[n.parent]] = uint32(k)
+			next[n.parent]++
+		}
+	}
+	// One path at a time: a layer may have more of them than memory.
+	type level struct{ ino, pos, len uint32 }
+	stack := []level{{0, start[0], 0}}
+	var path []byte
+	if !yield("", b.inodes[0].Attr) {
+		return
+	}
+	for len(stack) > 0 {
+		l := &stack[len(stack)-1]
+		if l.pos == start[l.ino+1] {
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		n := &b.names[order[l.pos]]
+		l.pos++
+		if path = path[:l.len]; l.len > 0 {
+			path = append(path, '/')
+		}
+		path = append(path, b.nameOf(n)...)
+		if !yield(string(path), b.inodes[n.ino].Attr) {
 			return
 		}
+		stack = append(stack, level{n.ino, start[n.ino], uint32(len(path))})
 	}
+}
+
+// Implied calls yield with the path of each directory that the layer implies
+// but does not have, parents before what is in them, the root as "".
+func (b *Builder) Implied(yield func(path string) bool) {
+	b.Dirs(func(p string, a Attr) bool { return a.Flags&FlagImplied == 0 || yield(p) })
 }

@@ -265,8 +265,8 @@ func (x *extractor) link(p, target string) error {
 			return x.clearIn(p)
 		}
 	}
-	if strings.HasPrefix(target, p+"/") {
-		return corrupt("hard link %.200q replaces the directory of its target %.200q", p, target)
+	if strings.HasPrefix(target, p+"/") || strings.HasPrefix(p, target+"/") {
+		return corrupt("hard link %.200q and its target %.200q cannot both be there", p, target)
 	}
 	td, tb, err := x.parent(target)
 	if err != nil {

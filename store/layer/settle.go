@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -19,10 +20,7 @@ import (
 // store.ErrCorrupt for a hard link to nothing.
 func (u *Unpacked) Settle(ctx context.Context, lower *overlay.Tree, openLower func(overlay.NodeID) (store.File, error)) error {
 	x := u.x
-	if err := x.linkWithin(); err != nil {
-		return err
-	}
-	if err := x.linkLower(ctx, lower, openLower); err != nil {
+	if err := x.settleLinks(ctx, lower, openLower); err != nil {
 		return err
 	}
 	if err := x.hideRoot(lower); err != nil {
@@ -34,68 +32,76 @@ func (u *Unpacked) Settle(ctx context.Context, lower *overlay.Tree, openLower fu
 	return u.settleDirs(ctx)
 }
 
-// linkWithin makes the links whose target came after them.
-func (x *extractor) linkWithin() error {
-	for {
-		var todo [][2]string
-		x.b.Pending(func(p, target string) bool {
-			if _, _, ok := x.b.Find(target, false); ok {
-				todo = append(todo, [2]string{p, target})
-			}
-			return true
-		})
-		if len(todo) == 0 {
-			return nil
-		}
-		for _, l := range todo {
-			if err := x.makeLink(l[0], l[1]); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// linkLower copies files of lower layers that the layer has hard links to: the
-// first link is the copy, the others are links to that.
-func (x *extractor) linkLower(ctx context.Context, lower *overlay.Tree, open func(overlay.NodeID) (store.File, error)) error {
-	var todo [][2]string
-	x.b.Pending(func(p, target string) bool {
-		todo = append(todo, [2]string{p, target})
-		return true
-	})
-	first := map[string]string{}
-	for _, l := range todo {
-		p, target := l[0], l[1]
-		if f, ok := first[target]; ok {
-			if err := x.makeLink(p, f); err != nil {
-				return err
-			}
-			continue
-		}
-		n, ok := overlay.NodeID(0), false
-		if lower != nil {
-			var err error
-			if n, ok, err = lower.Walk(target); err != nil {
-				return classify(err)
-			}
-		}
-		if !ok || lower.Attr(n).Mode&unix.S_IFMT == unix.S_IFDIR {
-			continue // perhaps a link to one that waits too
-		}
-		if err := x.copyUp(ctx, lower, n, p, open); err != nil {
-			return err
-		}
-		first[target] = p
-	}
-	if err := x.linkWithin(); err != nil {
-		return err
-	}
+// settleLinks makes the links whose target came after them, or is below the
+// layer: then the first becomes a copy and the others links to that.
+func (x *extractor) settleLinks(ctx context.Context, lower *overlay.Tree, open func(overlay.NodeID) (store.File, error)) error {
+	s := linkSettler{x, lower, open, map[string]string{}}
 	var err error
 	x.b.Pending(func(p, target string) bool {
-		err = corrupt("hard link %.200q to %.200q, which is no file of this layer or of one below", p, target)
-		return false
+		if err = ctx.Err(); err == nil {
+			err = s.settle(ctx, p, target)
+		}
+		return err == nil
 	})
 	return err
+}
+
+type linkSettler struct {
+	*extractor
+	lower  *overlay.Tree
+	open   func(overlay.NodeID) (store.File, error)
+	copies map[string]string // path below → the path of its copy
+}
+
+// settle makes the link p, and before it those to which it leads.
+func (s *linkSettler) settle(ctx context.Context, p, target string) error {
+	chain := []string{p}
+	seen := map[string]bool{p: true}
+	for {
+		next, ok := s.b.PendingTarget(target)
+		if !ok {
+			break
+		}
+		if seen[target] {
+			return corrupt("hard link %.200q to %.200q, which leads back to it", p, target)
+		}
+		seen[target] = true
+		chain = append(chain, target)
+		target = next
+	}
+	last := chain[len(chain)-1]
+	if _, _, ok := s.b.Find(target, false); !ok {
+		if err := s.copy(ctx, last, target); err != nil {
+			return err
+		}
+	} else if err := s.makeLink(last, target); err != nil {
+		return err
+	}
+	for n := len(chain) - 2; n >= 0; n-- {
+		if err := s.makeLink(chain[n], chain[n+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copy makes p what the layers below have at target.
+func (s *linkSettler) copy(ctx context.Context, p, target string) error {
+	if c, ok := s.copies[target]; ok {
+		return s.makeLink(p, c)
+	}
+	n, ok := overlay.NodeID(0), false
+	if s.lower != nil {
+		var err error
+		if n, ok, err = s.lower.Walk(target); err != nil {
+			return classify(err)
+		}
+	}
+	if !ok || s.lower.Attr(n).Mode&unix.S_IFMT == unix.S_IFDIR {
+		return corrupt("hard link %.200q to %.200q, which is no file of this layer or of one below", p, target)
+	}
+	s.copies[target] = p
+	return s.copyUp(ctx, s.lower, n, p, s.open)
 }
 
 // copyUp makes p a copy of a node of the layers below.
@@ -232,8 +238,7 @@ func (u *Unpacked) inherit(e *overlay.Entry, lower *overlay.Tree) error {
 	if lower == nil {
 		return nil
 	}
-	own, _, _ := u.x.b.Find(e.Path, false)
-	if _, _, whiteout := u.x.b.Find(e.Path, true); own.Flags&overlay.FlagOpaque != 0 || whiteout && e.Path != "" {
+	if u.x.hidesLower(e.Path) {
 		return nil
 	}
 	n, ok, err := lower.Walk(e.Path)
@@ -250,6 +255,29 @@ func (u *Unpacked) inherit(e *overlay.Entry, lower *overlay.Tree) error {
 		return true
 	})
 	return nil
+}
+
+// hidesLower tells whether the layer hides what is below it at a path: with a
+// whiteout of the path or of a directory above it, or an opaque directory above it.
+func (x *extractor) hidesLower(p string) bool {
+	for i := 0; ; {
+		dir, _, _ := x.b.Find(p[:max(i-1, 0)], false)
+		if p == "" {
+			return false
+		}
+		n := strings.IndexByte(p[i:], '/')
+		name := p
+		if n >= 0 {
+			name = p[:i+n]
+		}
+		if _, _, whiteout := x.b.Find(name, true); whiteout || dir.Flags&overlay.FlagOpaque != 0 {
+			return true
+		}
+		if n < 0 {
+			return false
+		}
+		i += n + 1
+	}
 }
 
 // settleDirs sets the times of all directories, now that nothing more is put
@@ -273,17 +301,16 @@ func (u *Unpacked) settleDirs(ctx context.Context) error {
 		if err = ctx.Err(); err != nil {
 			return false
 		}
-		var dir int
-		base := fdPath(x.dirs.root)
+		dir, base := unix.AT_FDCWD, fdPath(x.dirs.root)+"/."
 		if p != "" {
 			if dir, base, err = x.parent(p); err != nil {
 				return false
 			}
-			err = x.setTime(dir, base, p, &a)
-			return err == nil
 		}
-		ts := []unix.Timespec{{Sec: a.Sec, Nsec: int64(a.Nsec)}, {Sec: a.Sec, Nsec: int64(a.Nsec)}}
-		err = unix.UtimesNanoAt(unix.AT_FDCWD, base, ts, 0)
+		was := a
+		if err = x.setTime(dir, base, p, &a); err == nil && a != was {
+			err = classify(x.b.SetTime(p, a.Sec, a.Nsec))
+		}
 		return err == nil
 	})
 	return err
