@@ -101,3 +101,65 @@ func matchID(ctx context.Context, st Store, s, prefix string) (digest.Digest, st
 	}
 	return found, "", nil
 }
+
+// Canonical returns the full form of a familiar reference with a tag or a
+// digest ("nginx:1.25" → "docker.io/library/nginx:1.25"); ok is false for what
+// is no reference, has neither, or is not in familiar form.
+func Canonical(familiar string) (full string, ok bool) {
+	if slash, plain := plainRef(familiar); plain {
+		if !slash {
+			return "docker.io/library/" + familiar, true
+		}
+		return "docker.io/" + familiar, true
+	}
+	n, err := reference.ParseNormalizedNamed(familiar)
+	if err != nil || reference.IsNameOnly(n) || reference.FamiliarString(n) != familiar {
+		return "", false
+	}
+	return n.String(), true
+}
+
+// plainRef recognises most tag references of Docker Hub without the regular
+// expressions that the full grammar takes, which cost a store of ten thousand
+// names half a second: lower-case components with single separators, none of
+// them special, and a tag.
+func plainRef(s string) (slash, ok bool) {
+	i := strings.IndexByte(s, ':')
+	if i <= 0 || i > 200 || i == 64 || !plainTag(s[i+1:]) {
+		return false, false
+	}
+	repo := s[:i]
+	first, _, slash := strings.Cut(repo, "/")
+	if first == "library" || first == "localhost" || strings.IndexByte(first, '.') >= 0 {
+		return false, false
+	}
+	alnum := false // the previous byte is a letter or a digit
+	for _, c := range []byte(repo) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+			alnum = true
+		case c == '.' || c == '-' || c == '_' || c == '/':
+			if !alnum {
+				return false, false
+			}
+			alnum = false
+		default:
+			return false, false
+		}
+	}
+	return slash, alnum
+}
+
+func plainTag(s string) bool {
+	if s == "" || len(s) > 128 || s[0] == '.' || s[0] == '-' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '.', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}

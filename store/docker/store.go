@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/distribution/reference"
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
@@ -314,8 +313,7 @@ func refKind(repo, ref string) byte {
 	if !ok || rest == "" {
 		return 0
 	}
-	n, err := reference.ParseNormalizedNamed(ref)
-	if err != nil || reference.FamiliarString(n) != ref {
+	if _, ok := store.Canonical(ref); !ok {
 		return 0
 	}
 	return rest[0]

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/distribution/reference"
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
@@ -38,8 +37,8 @@ func ordered(m map[string]digest.Digest) []string {
 	refs := make([]ref, 0, len(m))
 	for r := range m {
 		e := ref{r, r}
-		if n, err := reference.ParseNormalizedNamed(r); err == nil {
-			e.full = n.String()
+		if full, ok := store.Canonical(r); ok {
+			e.full = full
 		}
 		refs = append(refs, e)
 	}
