@@ -33,7 +33,13 @@
 //
 // Every diff ID is checked, and every digest of a config, manifest, index or
 // layer that is known by its digest, and every size that a descriptor says.
-// Exception: a layer whose chain the store has already is taken from there.
+// Exception: a layer whose chain the store has already is taken from there. The
+// error names what was expected and what was found; of an uncompressed layer in a
+// pipe that is no tar any more, only why.
+//
+// Memory is bounded by some buffers of 2 to 4 MiB, Limits.Held, and the window
+// that the compression asks for: 8 MiB or less as a rule, up to Limits.Window
+// (`zstd --long`, `xz -9`).
 //
 // # Decisions
 //

@@ -167,8 +167,10 @@ func (s *streamContent) member(hdr *tar.Header, tr io.Reader) error {
 	switch lim := s.ld.lim; {
 	case compress.Detect(head) != compress.None || looksLikeTar(head):
 		s.ld.meter.what("layer " + shorten(name))
-		m.blob, err = s.ld.unpack(name, all)
-		return err
+		if m.blob, err = s.ld.unpack(name, all); err != nil {
+			return fmt.Errorf("layer %.200q: %w", name, err)
+		}
+		return nil
 	case hdr.Size > heldAnyway && !looksLikeJSON(head):
 		m.dropped = fmt.Errorf("neither a layer nor JSON: %w", store.ErrCorrupt)
 		return nil

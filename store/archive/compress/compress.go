@@ -148,7 +148,7 @@ func (r *reader) classify(err error) error {
 		return io.EOF
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%s data is truncated: %w", r.format, store.ErrCorrupt)
-	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, errWindow):
+	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded), errors.Is(err, errWindow):
 		return fmt.Errorf("%s data needs more than %d MiB of memory to decompress: %w", r.format, r.opts.Window>>20, store.ErrTooLarge)
 	}
 	return fmt.Errorf("%s data: %w: %w", r.format, store.ErrCorrupt, err)

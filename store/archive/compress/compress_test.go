@@ -81,7 +81,7 @@ func TestTruncatedIsCorrupt(t *testing.T) {
 		if name == "plain" {
 			continue
 		}
-		for n := HeadSize; n < len(b); n += 1 + len(b)/200 {
+		for n := HeadSize; n < len(b); n += 1 + len(b)/41 {
 			// A cut between two streams gives less, and cannot be seen.
 			got, err := unpack(b[:n], Options{})
 			if err == nil && len(got) < len(text()) && !strings.Contains("two.bz2 two.xz gzip 1000 zstd 1000 gzip 0 zstd 0 zstd skip", name) {
@@ -129,6 +129,10 @@ func TestWindow(t *testing.T) {
 		t.Errorf("zstd: %v", err)
 	}
 	if _, err := unpack(b.Bytes(), Options{}); err != nil {
+		t.Errorf("zstd: %v", err)
+	}
+	// A frame header that asks for a window of 1 GiB.
+	if _, err := unpack([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 20 << 3, 1, 0, 0}, Options{}); !errors.Is(err, store.ErrTooLarge) {
 		t.Errorf("zstd: %v", err)
 	}
 }
