@@ -68,7 +68,7 @@ func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
 	f.ctl = ctl.New(st, ctl.Options{Loader: o.Loader, Changed: f.refresh, InUse: f.inUse})
 	f.opens.init()
 	f.handles.init()
-	s, err := f.look()
+	s, err := f.look(nil)
 	if err != nil {
 		return nil, err
 	}

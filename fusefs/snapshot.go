@@ -25,8 +25,8 @@ type snapshot struct {
 	refs  report.Refs
 }
 
-// look asks the store. Names that cannot be read are noted and hide no image.
-func (f *fsys) look() (*snapshot, error) {
+// look asks the store. It returns last if that is what the store still has. Names that cannot be read are noted and hide no image.
+func (f *fsys) look(last *snapshot) (*snapshot, error) {
 	s := &snapshot{at: time.Now()}
 	ids, err := f.st.IDs(f.life)
 	if err != nil {
@@ -36,6 +36,9 @@ func (f *fsys) look() (*snapshot, error) {
 	if s.names, err = f.st.Names(f.life); err != nil {
 		f.ctl.Note("read names", "", err)
 		f.log.Error("cannot read the names of the images", "err", err)
+	}
+	if last != nil && slices.Equal(s.ids, last.ids) && maps.Equal(s.names.Tags, last.names.Tags) && maps.Equal(s.names.Digests, last.names.Digests) {
+		return last, nil
 	}
 	s.tree = names.New(s.names.Tags, s.names.Digests)
 	s.refs = report.NewRefs(s.names)
@@ -68,7 +71,7 @@ func (s *snapshot) prefix(hex string) (digest.Digest, bool) {
 func (f *fsys) refresh() {
 	f.refreshing.Lock()
 	defer f.refreshing.Unlock()
-	now, err := f.look()
+	now, err := f.look(f.snap.Load())
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
 			f.ctl.Note("look at the store", "", err)
@@ -92,6 +95,9 @@ func (f *fsys) refresh() {
 				f.forgetEntry(synthID(typeAlg, slot, 0), hex)
 			}
 		}
+	}
+	if now == old && len(gone) == 0 {
+		return
 	}
 	f.relist(now, old)
 	// A reply that was under way with what was so before may have come to the kernel after this.

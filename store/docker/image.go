@@ -43,8 +43,8 @@ func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error
 	raw, err := s.config(id)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		r, rerr := s.readRepos()
-		if rerr != nil || !r.has(id) {
+		k, rerr := s.namesNow()
+		if rerr != nil || !k.repos.has(id) {
 			return nil, err
 		}
 		img.err = fmt.Errorf("image %s has a name and no config: %w", id, store.ErrCorrupt)

@@ -10,12 +10,14 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"imagefs/store"
 	"imagefs/store/beneath"
@@ -65,6 +67,7 @@ type Store struct {
 	writing sync.Mutex // one write of this process at a time; before the lock file
 
 	later later
+	known atomic.Pointer[knownRepos]
 
 	mu     sync.Mutex // guards layers
 	layers map[string]*layerRec
@@ -259,6 +262,36 @@ type repositories struct {
 	Repositories map[string]map[string]digest.Digest
 }
 
+// knownRepos is repositories.json as it was read last, with what tells whether it is still that.
+type knownRepos struct {
+	ino, size    uint64
+	mtime, ctime unix.Timespec
+	names        store.Names
+	repos        repositories
+}
+
+// namesNow returns the names of the store, parsed once for each state of its file.
+// What it returns must not be changed.
+func (s *Store) namesNow() (*knownRepos, error) {
+	st, err := s.root.Stat(reposFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	k := &knownRepos{ino: st.Ino, size: uint64(st.Size), mtime: st.Mtim, ctime: st.Ctim}
+	if old := s.known.Load(); old != nil && old.ino == k.ino && old.size == k.size && old.mtime == k.mtime && old.ctime == k.ctime && st.Ino != 0 {
+		return old, nil
+	}
+	if k.repos, err = s.readRepos(); err != nil {
+		return nil, err
+	}
+	k.names = k.repos.names(nil)
+	// A file that may have been changed within the clock's tick could change again unseen.
+	if now := time.Now(); now.Sub(time.Unix(st.Ctim.Unix())) > time.Second {
+		s.known.Store(k)
+	}
+	return k, nil
+}
+
 func (s *Store) readRepos() (repositories, error) {
 	var r repositories
 	b, err := s.root.Read(reposFile, maxRepos)
@@ -324,17 +357,22 @@ func isID(d digest.Digest) bool {
 	return ok && isHex64(h)
 }
 
-var hex64 = regexp.MustCompile(`^[0-9a-f]{64}$`)
-
-func isHex64(s string) bool { return hex64.MatchString(s) }
+func isHex64(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return len(s) == 64
+}
 
 // Names implements store.Store.
 func (s *Store) Names(ctx context.Context) (store.Names, error) {
-	r, err := s.readRepos()
+	k, err := s.namesNow()
 	if err != nil {
 		return store.Names{}, err
 	}
-	return r.names(nil), nil
+	return k.names, nil
 }
 
 // IDs implements store.Store: all images with a config, and those that only a name is left of.
@@ -349,9 +387,8 @@ func (s *Store) IDs(ctx context.Context) ([]digest.Digest, error) {
 			seen[digest.NewDigestFromEncoded(digest.SHA256, n)] = true
 		}
 	}
-	if r, err := s.readRepos(); err == nil {
-		n := r.names(nil)
-		for _, id := range n.Tags {
+	if k, err := s.namesNow(); err == nil {
+		for _, id := range k.names.Tags {
 			seen[id] = true
 		}
 	}
