@@ -146,15 +146,21 @@ func mountError(dir string, err error) error {
 // Wait returns when the tree is unmounted, by whomever, and nothing uses the store any more.
 func (s *Server) Wait() { <-s.done }
 
-// Unmount unmounts the tree; EBUSY if it is in use. With lazy it goes as soon as nobody uses it any more.
-func (s *Server) Unmount(lazy bool) error {
+// Unmount unmounts the tree, as the function Unmount does.
+func (s *Server) Unmount(lazy bool) error { return Unmount(s.dir, lazy) }
+
+// Unmount takes away the topmost mount at dir, an absolute path without links;
+// EBUSY, wrapped, if it is in use. With lazy it goes as soon as nobody uses it
+// any more. As root it unmounts by itself, else with fusermount3, and
+// exec.ErrNotFound is wrapped if there is none.
+func Unmount(dir string, lazy bool) error {
 	if os.Geteuid() == 0 {
 		flags := unix.UMOUNT_NOFOLLOW
 		if lazy {
 			flags |= unix.MNT_DETACH
 		}
-		if err := unix.Unmount(s.dir, flags); err != nil {
-			return fmt.Errorf("unmount %s: %w", s.dir, err)
+		if err := unix.Unmount(dir, flags); err != nil {
+			return fmt.Errorf("unmount %s: %w", dir, err)
 		}
 		return nil
 	}
@@ -162,14 +168,17 @@ func (s *Server) Unmount(lazy bool) error {
 	if lazy {
 		args = append(args, "-z")
 	}
-	out, err := exec.Command("fusermount3", append(args, "--", s.dir)...).CombinedOutput()
-	if err != nil {
-		if strings.Contains(string(out), "busy") {
-			err = unix.EBUSY
-		}
-		return fmt.Errorf("unmount %s: %w", s.dir, err)
+	out, err := exec.Command("fusermount3", append(args, "--", dir)...).CombinedOutput()
+	switch text := strings.Join(strings.Fields(string(out)), " "); {
+	case err == nil:
+		return nil
+	case strings.Contains(text, "busy"):
+		return fmt.Errorf("unmount %s: %w", dir, unix.EBUSY)
+	case text != "":
+		return fmt.Errorf("unmount %s: %s: %w", dir, text, err)
+	default:
+		return fmt.Errorf("unmount %s: fusermount3: %w", dir, err)
 	}
-	return nil
 }
 
 // forever is how long the kernel keeps what cannot change.

@@ -3,10 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -68,34 +66,11 @@ func resolve(dir string) (string, error) {
 	return filepath.Join(parent, filepath.Base(abs)), nil
 }
 
-// unmount takes the topmost mount at dir away. EBUSY, wrapped, if it is in use;
-// with lazy it goes as soon as nobody uses it any more.
+// unmount is fusefs.Unmount with advice where there is some.
 func unmount(dir string, lazy bool) error {
-	if os.Geteuid() == 0 {
-		flags := unix.UMOUNT_NOFOLLOW
-		if lazy {
-			flags |= unix.MNT_DETACH
-		}
-		if err := unix.Unmount(dir, flags); err != nil {
-			return fmt.Errorf("%s: %w", dir, err)
-		}
-		return nil
+	err := fusefs.Unmount(dir, lazy)
+	if errors.Is(err, exec.ErrNotFound) {
+		return advised{err, "install fuse3"}
 	}
-	args := []string{"-u"}
-	if lazy {
-		args = append(args, "-z")
-	}
-	out, err := exec.Command("fusermount3", append(args, "--", dir)...).CombinedOutput()
-	switch text := strings.TrimSpace(string(out)); {
-	case err == nil:
-		return nil
-	case errors.Is(err, exec.ErrNotFound):
-		return advised{fmt.Errorf("%s: %w", dir, err), "install fuse3"}
-	case strings.Contains(text, "busy"):
-		return fmt.Errorf("%s: %w", dir, unix.EBUSY)
-	case text != "":
-		return errors.New(text)
-	default:
-		return fmt.Errorf("%s: fusermount3: %w", dir, err)
-	}
+	return err
 }
