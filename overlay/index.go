@@ -140,14 +140,16 @@ func (x *Index) Readlink(i Ino) string {
 	return str(x.arena[off : off+n])
 }
 
-// Xattrs implements Layer. A set in the xattr section is a 16-bit count, then
-// for each: 16-bit name length, 32-bit value length, name, value.
+// Xattrs implements Layer.
 func (x *Index) Xattrs(i Ino, yield func(name string, value []byte) bool) {
-	off := le.Uint32(x.rec(i)[68:])
-	if off == noXattrs {
-		return
+	if off := le.Uint32(x.rec(i)[68:]); off != noXattrs {
+		eachXattr(x.xattrs[off-1:], yield)
 	}
-	b := x.xattrs[off-1:]
+}
+
+// eachXattr walks a set: a 16-bit count, then for each: 16-bit name length,
+// 32-bit value length, name, value.
+func eachXattr(b []byte, yield func(name string, value []byte) bool) {
 	n := le.Uint16(b)
 	b = b[2:]
 	for ; n > 0; n-- {

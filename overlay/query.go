@@ -30,6 +30,30 @@ func (b *Builder) Find(path string, whiteout bool) (Attr, uint64, bool) {
 	return in.Attr, in.ref, true
 }
 
+// Xattr returns an extended attribute that a path has so far.
+func (b *Builder) Xattr(path, name string) ([]byte, bool) {
+	i := uint32(0)
+	if path != "" {
+		k, ok := b.lookup(path)
+		if !ok || b.names[k].state != alive {
+			return nil, false
+		}
+		i = b.names[k].ino
+	}
+	if b.inodes[i].xattr == noXattrs {
+		return nil, false
+	}
+	var out []byte
+	found := false
+	eachXattr(b.xattrs[b.inodes[i].xattr-1:], func(k string, v []byte) bool {
+		if found = k == name; found {
+			out = slices.Clone(v)
+		}
+		return !found
+	})
+	return out, found
+}
+
 // PendingTarget returns the target of a hard link that waits for it; not ok for any other path.
 func (b *Builder) PendingTarget(path string) (target string, ok bool) {
 	k, ok := b.lookup(path)

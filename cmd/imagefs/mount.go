@@ -57,7 +57,7 @@ change nothing here. See also: imagefs help tree, imagefs help control.`,
 	f := cmd.Flags()
 	f.BoolVarP(&o.foreground, "foreground", "f", false, "stay in the foreground, for supervisors; tells systemd when it is ready")
 	f.BoolVar(&o.allowOther, "allow-other", false, "let other users look too; files' modes decide what they may read")
-	f.BoolVar(&o.readOnly, "read-only", false, "no ctl/, and images cannot be changed")
+	f.BoolVar(&o.readOnly, "read-only", false, "no ctl/, and images cannot be changed; the fastest way to read")
 	f.BoolVar(&o.suid, "suid", false, "honour setuid bits and file capabilities (root)")
 	f.BoolVar(&o.dev, "dev", false, "honour device nodes (root)")
 	f.StringVar(&o.logFile, "log-file", "", "append what goes wrong in the background to a `FILE`")

@@ -45,9 +45,8 @@ func CheckImage(t testing.TB, m *Mount, img DiskImage) {
 		return
 	}
 	chains := ChainIDs(img.DiffIDs)
-	// Files are read whole in the last root file system; below it the large
-	// ones, which are the same inodes, once.
-	kernels, ours := &Hasher{Memo: true}, &Hasher{Memo: true}
+	// In the last root file system everything is read; below it the same inodes once.
+	kernels, ours := &Lister{Memo: true}, &Lister{Memo: true}
 	for n, l := range layers {
 		layer := filepath.Join(dir, "layers", l.Name())
 		if want := fmt.Sprintf("%0*d", len(strconv.Itoa(len(layers)-1)), n); l.Name() != want {

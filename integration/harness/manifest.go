@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -22,34 +21,53 @@ import (
 // manifests are equal.
 type Manifest []string
 
-// Hasher reads the contents of files and remembers the digest of large ones by
-// inode, for trees that show the same large files many times.
-type Hasher struct {
+// Lister makes manifests. With Memo it reads the content and the xattrs of an
+// inode that is no directory once, for trees that show the same files many
+// times: the kernel's caches make an inode the same whatever path leads to it.
+// All the trees must show files of one file system (overlayfs gives each of its
+// mounts a device number, but the layers' inode numbers).
+type Lister struct {
 	Memo bool
 
-	mu   sync.Mutex
-	seen map[inode]string // guarded by mu
+	seen map[inode]known
 }
 
 type inode struct {
-	dev, ino, size uint64
-	mtime          unix.Timespec
+	ino, size, mode, nlink uint64
+	mtime                  unix.Timespec
 }
 
-// memoFrom is the size from which a Hasher with Memo reads an inode only once.
-const memoFrom = 32 << 10
+type known struct{ xattrs, sum string }
 
-func (h *Hasher) hash(path string, st *unix.Stat_t) (string, error) {
-	key := inode{uint64(st.Dev), st.Ino, uint64(st.Size), st.Mtim}
-	memo := h.Memo && st.Size >= memoFrom
+// look returns the xattrs of a path, and the digest of what a regular file contains.
+func (l *Lister) look(path string, st *unix.Stat_t) (k known, err error) {
+	kind := st.Mode & unix.S_IFMT
+	key := inode{st.Ino, uint64(st.Size), uint64(st.Mode), uint64(st.Nlink), st.Mtim}
+	memo := l.Memo && kind != unix.S_IFDIR
 	if memo {
-		h.mu.Lock()
-		d, ok := h.seen[key]
-		h.mu.Unlock()
-		if ok {
-			return d, nil
+		if k, ok := l.seen[key]; ok {
+			return k, nil
 		}
 	}
+	k.sum = "-"
+	if kind == unix.S_IFREG {
+		if k.sum, err = hash(path); err != nil {
+			return k, err
+		}
+	}
+	if k.xattrs, err = xattrs(path); err != nil {
+		return k, err
+	}
+	if memo {
+		if l.seen == nil {
+			l.seen = map[inode]known{}
+		}
+		l.seen[key] = k
+	}
+	return k, nil
+}
+
+func hash(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -59,29 +77,20 @@ func (h *Hasher) hash(path string, st *unix.Stat_t) (string, error) {
 	if _, err := io.Copy(sum, f); err != nil {
 		return "", err
 	}
-	d := hex.EncodeToString(sum.Sum(nil))
-	if memo {
-		h.mu.Lock()
-		if h.seen == nil {
-			h.seen = map[inode]string{}
-		}
-		h.seen[key] = d
-		h.mu.Unlock()
-	}
-	return d, nil
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // ReadManifest lists a tree.
 func ReadManifest(t testing.TB, root string) Manifest {
 	t.Helper()
-	return (&Hasher{}).Manifest(t, root)
+	return (&Lister{}).Manifest(t, root)
 }
 
 // Manifest lists a tree.
-func (h *Hasher) Manifest(t testing.TB, root string) Manifest {
+func (l *Lister) Manifest(t testing.TB, root string) Manifest {
 	t.Helper()
 	var m Manifest
-	err := h.walk(root, "/", &m)
+	err := l.walk(root, "/", &m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,8 +99,8 @@ func (h *Hasher) Manifest(t testing.TB, root string) Manifest {
 }
 
 // walk does not use filepath.WalkDir, which cleans names and hides the errors of a listing that stops midway.
-func (h *Hasher) walk(root, rel string, m *Manifest) error {
-	line, isDir, err := h.line(filepath.Join(root, rel), rel)
+func (l *Lister) walk(root, rel string, m *Manifest) error {
+	line, isDir, err := l.line(filepath.Join(root, rel), rel)
 	if err != nil {
 		return fmt.Errorf("%s: %w", root, err)
 	}
@@ -104,7 +113,7 @@ func (h *Hasher) walk(root, rel string, m *Manifest) error {
 		return err
 	}
 	for _, e := range entries {
-		if err := h.walk(root, strings.TrimSuffix(rel, "/")+"/"+e.Name(), m); err != nil {
+		if err := l.walk(root, strings.TrimSuffix(rel, "/")+"/"+e.Name(), m); err != nil {
 			return err
 		}
 		// What a listing says an entry is must be what it is.
@@ -121,12 +130,12 @@ func (h *Hasher) walk(root, rel string, m *Manifest) error {
 
 var kinds = map[uint32]byte{unix.S_IFREG: 'f', unix.S_IFDIR: 'd', unix.S_IFLNK: 'l', unix.S_IFCHR: 'c', unix.S_IFBLK: 'b', unix.S_IFIFO: 'p', unix.S_IFSOCK: 's'}
 
-func (h *Hasher) line(path, rel string) (line string, isDir bool, err error) {
+func (l *Lister) line(path, rel string) (line string, isDir bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return "", false, fmt.Errorf("lstat %s: %w", rel, err)
 	}
-	kind, size, nlink, target, sum := kinds[st.Mode&unix.S_IFMT], fmt.Sprint(st.Size), fmt.Sprint(st.Nlink), "-", "-"
+	kind, size, nlink, target := kinds[st.Mode&unix.S_IFMT], fmt.Sprint(st.Size), fmt.Sprint(st.Nlink), "-"
 	switch kind {
 	case 'd':
 		size, nlink = "-", "-"
@@ -134,17 +143,13 @@ func (h *Hasher) line(path, rel string) (line string, isDir bool, err error) {
 		if target, err = os.Readlink(path); err != nil {
 			return "", false, err
 		}
-	case 'f':
-		if sum, err = h.hash(path, &st); err != nil {
-			return "", false, err
-		}
 	}
-	xs, err := xattrs(path)
+	k, err := l.look(path, &st)
 	if err != nil {
 		return "", false, err
 	}
 	return fmt.Sprintf("%q %c %o %d %d %s %d.%09d %d,%d %s %q %s %s", rel, kind, st.Mode&0o7777, st.Uid, st.Gid, size,
-		st.Mtim.Sec, st.Mtim.Nsec, unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)), nlink, target, xs, sum), kind == 'd', nil
+		st.Mtim.Sec, st.Mtim.Nsec, unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)), nlink, target, k.xattrs, k.sum), kind == 'd', nil
 }
 
 // xattrs leaves out those by which overlay file systems keep their books.

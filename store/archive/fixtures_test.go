@@ -139,11 +139,17 @@ func (f fixture) check(t *testing.T, path string) {
 		delete(ways, "directory") // gzip all the same; names that lead out of the directory
 	}
 	for way, load := range ways {
-		s, err := docker.Open(filepath.Join(t.TempDir(), "store"), docker.Options{Create: true})
-		if err != nil {
-			t.Fatal(err)
+		var sink storetest.Sink
+		dst := store.Ingester(&sink)
+		var s *docker.Store
+		if way == "path" || filepath.Dir(path) == storetest.Fixtures(t) {
+			var err error
+			if s, err = docker.Open(filepath.Join(t.TempDir(), "store"), docker.Options{Create: true}); err != nil {
+				t.Fatal(err)
+			}
+			dst = s
 		}
-		out, err := load(NewLoader(s, Options{Platform: ""}))
+		out, err := load(NewLoader(dst, Options{}))
 		var images []string
 		for _, o := range out {
 			images = append(images, strings.Join(append([]string{o.ID.Encoded()[:12]}, o.Names...), " "))
@@ -151,16 +157,25 @@ func (f fixture) check(t *testing.T, path string) {
 		if !errors.Is(err, f.err) || err != nil && !strings.Contains(err.Error(), f.says) || fmt.Sprint(images) != fmt.Sprint(f.images) {
 			t.Errorf("%s by %s: %q %v\nwant %q %v %s", name, way, images, err, f.images, f.err, f.says)
 		}
-		if ids, err := s.IDs(ctx); err != nil || len(ids) != len(f.images) {
-			t.Errorf("%s by %s: %d images in the store, %v", name, way, len(ids), err)
+		if s != nil {
+			f.inStore(t, name+" by "+way, s)
+			s.Close()
+		} else if len(sink.Images()) != len(f.images) || sink.Open() != 0 {
+			t.Errorf("%s by %s: %d images in the store, %d open", name, way, len(sink.Images()), sink.Open())
 		}
-		if err := s.Check(ctx, true, func(p store.Problem) { t.Errorf("%s by %s: check: %s: %v", name, way, p.What, p.Err) }); err != nil {
-			t.Error(err)
-		}
-		if left, _ := filepath.Glob(filepath.Join(s.Root(), "imagefs/stage/*")); len(left) > 0 {
-			t.Errorf("%s by %s: left behind: %v", name, way, left)
-		}
-		s.Close()
+	}
+}
+
+// inStore checks that a store holds the images, whole, and nothing else.
+func (f fixture) inStore(t *testing.T, what string, s *docker.Store) {
+	if ids, err := s.IDs(ctx); err != nil || len(ids) != len(f.images) {
+		t.Errorf("%s: %d images in the store, %v", what, len(ids), err)
+	}
+	if err := s.Check(ctx, true, func(p store.Problem) { t.Errorf("%s: check: %s: %v", what, p.What, p.Err) }); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.Root(), "imagefs/stage/*")); len(left) > 0 {
+		t.Errorf("%s: left behind: %v", what, left)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,14 +22,14 @@ type extractor struct {
 	dirs   *dirCache
 	spill  spill
 	unpriv bool
-	late   []lateXattr
+	late   bool // a directory has a default ACL
 }
 
-// lateXattr is a default ACL: set before its directory is full, it would change what is made in it.
-type lateXattr struct {
-	path string
-	overlay.Xattr
-}
+const (
+	accessACL = "system.posix_acl_access" // sets the permission bits too
+	// A default ACL is set last: before, it would change what is made in its directory.
+	defaultACL = "system.posix_acl_default"
+)
 
 func newExtractor(o UnpackOptions) *extractor {
 	return &extractor{b: overlay.NewBuilder(), dirs: newDirCache(int(o.Dst.Fd())),
@@ -97,7 +98,23 @@ func (x *extractor) finishFile(f *openFile, e *overlay.Entry) error {
 	if err != nil {
 		return err
 	}
+	if err := x.readMode(f.dir, f.base, e); err != nil {
+		return err
+	}
 	return x.setTime(f.dir, f.base, e.Path, &e.Attr)
+}
+
+// readMode takes the mode from disk where an ACL may have changed it.
+func (x *extractor) readMode(dir int, base string, e *overlay.Entry) error {
+	if x.unpriv || !slices.ContainsFunc(e.Xattrs, func(a overlay.Xattr) bool { return a.Name == accessACL }) {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, base, &st, 0); err != nil {
+		return pathError("stat", e.Path, err)
+	}
+	e.Mode = e.Mode&^0o7777 | st.Mode&0o7777
+	return nil
 }
 
 // mode is the mode on disk; an ordinary user keeps access to what is theirs.
@@ -111,6 +128,9 @@ func (x *extractor) mode(m, need uint32) uint32 {
 // makeDir makes a directory, or gives the one that is there new attributes. Its time is set by settle.
 func (x *extractor) makeDir(e *overlay.Entry) error {
 	if e.Path == "" {
+		if err := x.clearXattrs(fdPath(x.dirs.root)+"/.", e.Path); err != nil {
+			return err
+		}
 		return x.setDir(unix.AT_FDCWD, fdPath(x.dirs.root), e)
 	}
 	dir, base, err := x.parent(e.Path)
@@ -124,7 +144,7 @@ func (x *extractor) makeDir(e *overlay.Entry) error {
 				err = unix.Mkdirat(dir, base, 0o700)
 			}
 		} else {
-			err = nil
+			err = x.clearXattrs(procPath(dir, base), e.Path)
 		}
 	}
 	if err != nil {
@@ -148,13 +168,17 @@ func (x *extractor) setDir(dir int, base string, e *overlay.Entry) error {
 	}
 	var err error
 	e.Xattrs, err = x.setXattrs(e.Path, e.Xattrs, func(name string, v []byte) error {
-		if name == "system.posix_acl_default" {
-			x.late = append(x.late, lateXattr{e.Path, overlay.Xattr{Name: name, Value: v}})
-			return nil
+		err := unix.Setxattr(procPath(dir, base), name, v, 0)
+		if name == defaultACL && err == nil {
+			x.late = true
+			err = unix.Removexattr(procPath(dir, base), name)
 		}
-		return unix.Setxattr(procPath(dir, base), name, v, 0)
+		return err
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return x.readMode(dir, base, e)
 }
 
 func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
@@ -343,6 +367,29 @@ func (x *extractor) setXattrs(p string, xs []overlay.Xattr, set func(string, []b
 		}
 	}
 	return kept, nil
+}
+
+// clearXattrs takes away what an earlier entry gave a directory. Overlayfs's own stay.
+func (x *extractor) clearXattrs(xpath, p string) error {
+	if x.unpriv {
+		return nil
+	}
+	buf := make([]byte, 64<<10)
+	n, err := unix.Llistxattr(xpath, buf)
+	if err != nil {
+		if errors.Is(err, unix.ENOTSUP) {
+			return nil
+		}
+		return pathError("list xattrs of", p, err)
+	}
+	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
+		if wantXattr(name) {
+			if err := unix.Lremovexattr(xpath, name); err != nil && !errors.Is(err, unix.ENODATA) {
+				return pathError("remove xattr of", p, err)
+			}
+		}
+	}
+	return nil
 }
 
 // setTime sets the modification time. A time that the file system may not be

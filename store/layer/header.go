@@ -57,8 +57,8 @@ func parseHeader(hdr *tar.Header) (record, error) {
 	if r.Path == "" && r.Kind != overlay.Dir {
 		return r, corrupt("the layer's root is not a directory but %q", hdr.Typeflag)
 	}
-	if r.Kind != overlay.Whiteout {
-		r.Xattrs = xattrsOf(hdr)
+	if r.Kind != overlay.Whiteout && r.Kind != overlay.Hardlink {
+		r.Xattrs = xattrsOf(hdr, r.Kind)
 	}
 	return r, nil
 }
@@ -140,12 +140,13 @@ func isSparse(hdr *tar.Header) bool {
 const paxXattr = "SCHILY.xattr."
 
 // xattrsOf returns the extended attributes that a layer may set. trusted.* and
-// user.overlay.* steer the kernel's overlayfs: they never come from a tar.
-func xattrsOf(hdr *tar.Header) []overlay.Xattr {
+// user.overlay.* steer the kernel's overlayfs: they never come from a tar. The
+// kernel keeps user.* for files and directories only.
+func xattrsOf(hdr *tar.Header, kind overlay.Kind) []overlay.Xattr {
 	var xs []overlay.Xattr
 	for k, v := range hdr.PAXRecords {
 		name, ok := strings.CutPrefix(k, paxXattr)
-		if ok && wantXattr(name) {
+		if ok && wantXattr(name) && (kind == overlay.File || kind == overlay.Dir || !strings.HasPrefix(name, "user.")) {
 			xs = append(xs, overlay.Xattr{Name: name, Value: []byte(v)})
 		}
 	}
@@ -157,7 +158,7 @@ func wantXattr(name string) bool {
 	case strings.HasPrefix(name, "user.overlay."):
 		return false
 	case strings.HasPrefix(name, "user."), strings.HasPrefix(name, "security."),
-		name == "system.posix_acl_access", name == "system.posix_acl_default":
+		name == accessACL, name == defaultACL:
 		return true
 	}
 	return false

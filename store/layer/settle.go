@@ -284,18 +284,6 @@ func (x *extractor) hidesLower(p string) bool {
 // into them, and the default ACLs, now that nothing can inherit them.
 func (u *Unpacked) settleDirs(ctx context.Context) error {
 	x := u.x
-	for _, l := range x.late {
-		if a, _, ok := x.b.Find(l.path, false); !ok || a.Mode&unix.S_IFMT != unix.S_IFDIR {
-			continue
-		}
-		fd, err := x.dir(l.path)
-		if err == nil && !x.unpriv {
-			err = unix.Setxattr(fdPath(fd), l.Name, l.Value, 0)
-		}
-		if err != nil && err != unix.ENOTSUP {
-			return pathError("set xattr of", l.path, err)
-		}
-	}
 	var err error
 	x.b.Dirs(func(p string, a overlay.Attr) bool {
 		if err = ctx.Err(); err != nil {
@@ -307,6 +295,11 @@ func (u *Unpacked) settleDirs(ctx context.Context) error {
 				return false
 			}
 		}
+		if x.late {
+			if err = x.setDefaultACL(dir, base, p); err != nil {
+				return false
+			}
+		}
 		was := a
 		if err = x.setTime(dir, base, p, &a); err == nil && a != was {
 			err = classify(x.b.SetTime(p, a.Sec, a.Nsec))
@@ -314,4 +307,12 @@ func (u *Unpacked) settleDirs(ctx context.Context) error {
 		return err == nil
 	})
 	return err
+}
+
+func (x *extractor) setDefaultACL(dir int, base, p string) error {
+	v, ok := x.b.Xattr(p, defaultACL)
+	if !ok || x.unpriv {
+		return nil
+	}
+	return pathError("set xattr of", p, unix.Setxattr(procPath(dir, base), defaultACL, v, 0))
 }
