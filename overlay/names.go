@@ -18,9 +18,10 @@ const (
 	maxDepth = 2048
 )
 
-// CleanPath turns a name from an archive into an Entry's Path: "./a//b/" and
-// "/a/b" become "a/b", "." becomes "". ErrName for "..", NUL, and names that
-// no Linux file system takes.
+// CleanPath turns a name from an archive into an Entry's Path: "./a//b/",
+// "/a/b" and "a/x/../b" become "a/b", "." becomes "". As with every engine ".."
+// takes back the component before it, whatever that is on disk. ErrName for a
+// name that leads out of the layer, NUL, and what no Linux file system takes.
 func CleanPath(name string) (string, error) {
 	if strings.IndexByte(name, 0) >= 0 {
 		return "", fmt.Errorf("%.200q has a NUL byte: %w", name, ErrName)
@@ -34,7 +35,10 @@ func CleanPath(name string) (string, error) {
 		switch p {
 		case "", ".":
 		case "..":
-			return "", fmt.Errorf("%.200q leads out of the layer: %w", name, ErrName)
+			if len(out) == 0 {
+				return "", fmt.Errorf("%.200q leads out of the layer: %w", name, ErrName)
+			}
+			out = out[:len(out)-1]
 		default:
 			out = append(out, p)
 		}
