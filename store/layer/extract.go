@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -443,14 +444,10 @@ func writeSparse(fd int, b []byte, off int64) error {
 	return nil
 }
 
-func isZero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
-}
+var zeros [4096]byte
+
+// isZero takes at most a page.
+func isZero(b []byte) bool { return bytes.Equal(b, zeros[:len(b)]) }
 
 func truncate(fd int, size int64) error {
 	if err := unix.Ftruncate(fd, size); err != nil {
