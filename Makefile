@@ -49,13 +49,13 @@ fuzz: ## each fuzz target for $(FUZZTIME)
 	@GO='$(GO)' $(SCRIPTS)/fuzz.sh $(FUZZTIME) $(UNIT)
 
 integration: setup-test ## real mounts, compared with the kernel's own
-	$(GO) test -timeout 30m ./integration
+	$(GO) test -timeout 30m ./integration ./integration/bench
 
 interop: setup-test ## real engines: their images here, our stores there
 	$(GO) test -timeout 30m ./integration/engines
 
 bench: setup-bench ## measure against overlayfs, fuse-overlayfs, docker load and tar
-	$(GO) run ./integration/bench
+	$(GO) test -count=1 -timeout 30m -v ./integration/bench -args -full
 
 clean: ## remove what was built
 	rm -rf bin/imagefs
