@@ -71,7 +71,8 @@ func drain(ctx context.Context, w *fsnotify.Watcher) bool {
 			return false
 		case <-t.C:
 			return true
-		case <-w.Errors:
+		case err := <-w.Errors:
+			_ = err // whatever was missed: after this everything is read anew
 		case <-w.Events:
 		}
 	}
