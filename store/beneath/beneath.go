@@ -65,6 +65,9 @@ func (r *Root) openat2(p string, flags int, mode uint32) (int, error) {
 
 // OpenFile is os.OpenFile beneath the root. It does not wait for fifos.
 func (r *Root) OpenFile(p string, flags int, mode uint32) (*os.File, error) {
+	if flags&unix.O_CREAT != 0 {
+		Step()
+	}
 	fd, err := r.openat2(p, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, mode)
 	if err != nil {
 		return nil, r.wrap("open", p, err)
@@ -181,6 +184,7 @@ func (r *Root) Readlink(p string) (string, error) {
 // Mkdir makes a directory with exactly this mode; one that is there already stays as it is.
 func (r *Root) Mkdir(p string, mode uint32) error {
 	return r.at("mkdir", p, func(d int, b string) error {
+		Step()
 		err := unix.Mkdirat(d, b, mode)
 		if errors.Is(err, unix.EEXIST) {
 			return nil
@@ -194,7 +198,10 @@ func (r *Root) Mkdir(p string, mode uint32) error {
 
 // Symlink makes a symbolic link.
 func (r *Root) Symlink(target, p string) error {
-	return r.at("symlink", p, func(d int, b string) error { return unix.Symlinkat(target, d, b) })
+	return r.at("symlink", p, func(d int, b string) error {
+		Step()
+		return unix.Symlinkat(target, d, b)
+	})
 }
 
 // Rename is rename(2).
@@ -204,12 +211,16 @@ func (r *Root) Rename(from, to string) error {
 		return r.wrap("rename", from, err)
 	}
 	defer unix.Close(fd)
-	return r.at("rename to", to, func(d int, b string) error { return unix.Renameat(fd, base, d, b) })
+	return r.at("rename to", to, func(d int, b string) error {
+		Step()
+		return unix.Renameat(fd, base, d, b)
+	})
 }
 
 // Remove removes a file or an empty directory; one that is not there is no error.
 func (r *Root) Remove(p string) error {
 	return r.at("remove", p, func(d int, b string) error {
+		Step()
 		err := unix.Unlinkat(d, b, 0)
 		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
 			err = unix.Unlinkat(d, b, unix.AT_REMOVEDIR)
@@ -235,6 +246,7 @@ func (r *Root) RemoveAll(p string) error {
 }
 
 func removeAll(dir int, base string, depth int) error {
+	Step()
 	err := unix.Unlinkat(dir, base, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
@@ -284,17 +296,20 @@ func removeAll(dir int, base string, depth int) error {
 // fsync, rename, fsync of the directory.
 func (r *Root) Write(p string, data []byte, mode uint32) error {
 	return r.at("write", p, func(d int, b string) error {
+		Step()
 		tmp := ".tmp-" + Random(8)
 		fd, err := unix.Openat(d, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 		if err != nil {
 			return err
 		}
+		Step()
 		f := os.NewFile(uintptr(fd), tmp)
 		_, err = f.Write(data)
 		err = errors.Join(err, unix.Fchmod(fd, mode))
 		if err == nil {
 			err = f.Sync()
 		}
+		Step()
 		if err = errors.Join(err, f.Close()); err == nil {
 			err = unix.Renameat(d, tmp, d, b)
 		}
@@ -302,6 +317,7 @@ func (r *Root) Write(p string, data []byte, mode uint32) error {
 			_ = unix.Unlinkat(d, tmp, 0)
 			return err
 		}
+		Step()
 		return syncDir(d)
 	})
 }
@@ -323,6 +339,7 @@ func (r *Root) SyncDir(p string) error {
 		return err
 	}
 	defer f.Close()
+	Step()
 	return r.wrap("fsync", p, unix.Fsync(int(f.Fd())))
 }
 

@@ -161,7 +161,7 @@ func (in *ingest) unpack(ctx context.Context, tar io.Reader) (_ *staged, err err
 			return nil, err
 		}
 	}
-	step("unpacked")
+	beneath.Step()
 	return d, nil
 }
 
@@ -224,40 +224,24 @@ func (in *ingest) Commit(ctx context.Context, images []store.NewImage) error {
 			return err
 		}
 	}
-	step("settled")
+	beneath.Step()
 	if err := in.s.root.SyncFS(); err != nil {
 		return err
 	}
-	step("synced")
+	beneath.Step()
 	file, err := in.s.begin(c.rec)
 	if err != nil {
 		return err
 	}
-	step("begun")
+	beneath.Step()
 	for _, d := range in.staged {
 		d.close()
 	}
 	if err := in.s.doLoad(c.rec); err != nil {
 		return errors.Join(err, in.s.takeBack(file, c.rec))
 	}
-	step("done")
 	in.end()
 	return in.s.end(file)
-}
-
-// takeBack undoes a load whose steps failed, for want of space above all.
-func (s *Store) takeBack(file string, r record) error {
-	r.Op = opUnload
-	// If the record cannot be changed, it must at least not be done again.
-	if err := s.writeRecord(file, r); err != nil {
-		if err := s.root.Remove(file); err != nil {
-			return err
-		}
-	}
-	if err := s.doUnload(r); err != nil {
-		return err
-	}
-	return s.end(file)
 }
 
 // end lets go of the stage directory, which is removed already or by Abort.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -140,14 +139,45 @@ func (s *Store) redoAll() error {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 		s.log.Info("finishing what an interrupted process began", "op", r.Op)
-		if err := s.do(r); err != nil {
+		if err := s.redo(file, r); err != nil {
 			return fmt.Errorf("finish interrupted %s: %w", r.Op, err)
-		}
-		if err := s.end(file); err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+// redo finishes one record. A load that cannot be finished is taken back.
+func (s *Store) redo(file string, r record) error {
+	err := s.do(r)
+	if err != nil && r.Op == opLoad {
+		s.log.Warn("an interrupted load cannot be finished and is taken back", "err", err)
+		return s.takeBack(file, r)
+	}
+	return s.finish(file, err)
+}
+
+// finish forgets a record that was done with that result.
+func (s *Store) finish(file string, err error) error {
+	if errors.Is(err, errLeft) {
+		s.log.Warn("what was removed is still on disk", "err", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.end(file)
+}
+
+// takeBack undoes a load whose steps failed, for want of space above all.
+func (s *Store) takeBack(file string, r record) error {
+	r.Op = opUnload
+	// If the record cannot be changed, it must at least not be done again.
+	if err := s.writeRecord(file, r); err != nil {
+		if err := s.root.Remove(file); err != nil {
+			return err
+		}
+	}
+	return s.finish(file, s.doUnload(r))
 }
 
 func (s *Store) do(r record) error {
@@ -159,239 +189,4 @@ func (s *Store) do(r record) error {
 	default:
 		return s.doRemove(r)
 	}
-}
-
-// doLoad puts everything in place: layers bottom first, configs, names.
-func (s *Store) doLoad(r record) error {
-	for _, l := range r.Layers {
-		if err := s.placeLayer(r.Stage, l); err != nil {
-			return err
-		}
-	}
-	if len(r.Layers) > 0 {
-		for _, d := range []string{overlayDir, linkDir, indexDir, spillDir, layerDir} {
-			if err := s.root.SyncDir(d); err != nil {
-				return err
-			}
-		}
-	}
-	for _, i := range r.Images {
-		if err := s.move(stageDir+"/"+r.Stage+"/config-"+i.ID.Encoded(), contentDir+"/"+i.ID.Encoded()); err != nil {
-			return err
-		}
-		step("config")
-		if i.Parent != "" {
-			d := metadataDir + "/" + i.ID.Encoded()
-			if err := s.root.Mkdir(d, 0o700); err != nil {
-				return err
-			}
-			if err := s.root.Write(d+"/parent", []byte(i.Parent), 0o600); err != nil {
-				return err
-			}
-		}
-	}
-	if len(r.Images) > 0 {
-		if err := s.root.SyncDir(contentDir); err != nil {
-			return err
-		}
-	}
-	if len(r.Names) > 0 {
-		step("names")
-		if err := s.changeNames(r.Names, nil); err != nil {
-			return err
-		}
-	}
-	step("clear")
-	if r.Stage == "" {
-		return nil
-	}
-	// The load is done; what is left of its stage is cleared at the next start at the latest.
-	if err := s.root.RemoveAll(stageDir + "/" + r.Stage); err != nil {
-		s.log.Warn("cannot clear the stage of a load", "err", err)
-	}
-	return nil
-}
-
-// move renames what is still at its old place.
-func (s *Store) move(from, to string) error {
-	if !s.root.Exists(from) {
-		if !s.root.Exists(to) {
-			return fmt.Errorf("%s is lost: %w", to, store.ErrCorrupt)
-		}
-		return nil
-	}
-	return s.root.Rename(from, to)
-}
-
-func (s *Store) placeLayer(stage string, l recordLayer) error {
-	from := stageDir + "/" + stage + "/" + l.Dir
-	key := l.Chain.Encoded() + "-" + l.Cache
-	if err := s.move(from+"/overlay", overlayDir+"/"+l.Cache); err != nil {
-		return err
-	}
-	step("overlay2")
-	if !s.root.Exists(linkDir + "/" + l.Link) {
-		if err := s.root.Symlink("../"+l.Cache+"/diff", linkDir+"/"+l.Link); err != nil {
-			return err
-		}
-	}
-	step("link")
-	if l.Parent != "" {
-		if up, err := s.root.Read(layerDir+"/"+l.Parent.Encoded()+"/cache-id", maxSmall); err == nil && cacheID.Match(up) {
-			f, err := s.root.OpenFile(overlayDir+"/"+string(up)+"/committed", os.O_WRONLY|os.O_CREATE, 0o600)
-			if err != nil {
-				return err
-			}
-			f.Close()
-		}
-	}
-	for _, m := range [][2]string{{"/index", indexDir}, {"/spill", spillDir}} {
-		if s.root.Exists(from + m[0]) {
-			if err := s.root.Rename(from+m[0], m[1]+"/"+key); err != nil {
-				return err
-			}
-		}
-	}
-	step("index")
-	if s.root.Exists(from + "/layerdb") {
-		// What is there in its place is broken, or the layer would not have been staged.
-		if err := s.root.RemoveAll(layerDir + "/" + l.Chain.Encoded()); err != nil {
-			return err
-		}
-	}
-	if err := s.move(from+"/layerdb", layerDir+"/"+l.Chain.Encoded()); err != nil {
-		return err
-	}
-	step("layerdb")
-	return nil
-}
-
-// doUnload takes back what doLoad has done so far. Names come last in a load
-// and are one step, so there are none to take back.
-func (s *Store) doUnload(r record) error {
-	var errs []error
-	for _, i := range r.Images {
-		errs = append(errs, s.root.Remove(contentDir+"/"+i.ID.Encoded()), s.root.RemoveAll(metadataDir+"/"+i.ID.Encoded()))
-	}
-	for n := len(r.Layers) - 1; n >= 0; n-- {
-		errs = append(errs, s.dropLayer(r.Layers[n]))
-	}
-	if r.Stage != "" {
-		errs = append(errs, s.root.RemoveAll(stageDir+"/"+r.Stage))
-	}
-	return errors.Join(errs...)
-}
-
-// doRemove takes names, configs and layers away, in the order in which a dockerd does.
-func (s *Store) doRemove(r record) error {
-	if len(r.Untag) > 0 {
-		if err := s.changeNames(nil, r.Untag); err != nil {
-			return err
-		}
-		step("names")
-	}
-	for _, i := range r.Images {
-		if err := s.root.RemoveAll(metadataDir + "/" + i.ID.Encoded()); err != nil {
-			return err
-		}
-		step("metadata")
-		if err := s.root.Remove(contentDir + "/" + i.ID.Encoded()); err != nil {
-			return err
-		}
-		step("config")
-	}
-	if len(r.Images) > 0 {
-		if err := s.root.SyncDir(contentDir); err != nil {
-			return err
-		}
-	}
-	for _, l := range r.Layers {
-		if err := s.dropLayer(l); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// dropLayer removes a layer, unless its chain ID now stands for another directory.
-func (s *Store) dropLayer(l recordLayer) error {
-	chain, gone := layerDir+"/"+l.Chain.Encoded(), layerDir+"/"+l.Chain.Encoded()+"-"+l.Cache+"-removing"
-	if id, err := s.root.Read(chain+"/cache-id", maxSmall); err == nil && string(id) == l.Cache {
-		if err := s.root.Rename(chain, gone); err != nil {
-			return err
-		}
-		if err := s.root.SyncDir(layerDir); err != nil {
-			return err
-		}
-	}
-	step("layerdb")
-	link := l.Link
-	if link == "" {
-		if b, err := s.root.Read(overlayDir+"/"+l.Cache+"/link", maxSmall); err == nil {
-			link = strings.TrimSpace(string(b))
-		}
-	}
-	if linkName.MatchString(link) {
-		if err := s.root.Remove(linkDir + "/" + link); err != nil {
-			return err
-		}
-	}
-	step("link")
-	for _, p := range []string{overlayDir + "/" + l.Cache, indexDir + "/" + l.Chain.Encoded() + "-" + l.Cache, spillDir + "/" + l.Chain.Encoded() + "-" + l.Cache, gone} {
-		if err := s.root.RemoveAll(p); err != nil {
-			return err
-		}
-		step("tree")
-	}
-	s.forget(l)
-	return nil
-}
-
-// forget drops a removed layer's record; trees that still use its index keep it.
-func (s *Store) forget(l recordLayer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	key := l.Chain.Encoded() + "-" + l.Cache
-	if rec, ok := s.layers[key]; ok {
-		delete(s.layers, key)
-		rec.close()
-	}
-}
-
-// changeNames sets and removes references in one step.
-func (s *Store) changeNames(set map[string]digest.Digest, remove []string) error {
-	r, err := s.readRepos()
-	if err != nil {
-		return err
-	}
-	for _, ref := range remove {
-		for repo, refs := range r.Repositories {
-			if _, ok := refs[ref]; ok {
-				delete(refs, ref)
-				if len(refs) == 0 {
-					delete(r.Repositories, repo)
-				}
-			}
-		}
-	}
-	for ref, id := range set {
-		repo := repoOf(ref)
-		if r.Repositories[repo] == nil {
-			r.Repositories[repo] = map[string]digest.Digest{}
-		}
-		r.Repositories[repo][ref] = id
-	}
-	b, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	return readOnly(s.root.Write(reposFile, b, 0o600))
-}
-
-// repoOf returns the repository of a familiar reference.
-func repoOf(ref string) string {
-	if i := strings.IndexByte(ref, '@'); i >= 0 {
-		return ref[:i]
-	}
-	return ref[:max(strings.LastIndexByte(ref, ':'), 0)]
 }

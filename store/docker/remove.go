@@ -11,6 +11,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/beneath"
 )
 
 // Remove implements store.Remover, by the rules of dockerd's image deletion.
@@ -47,11 +48,8 @@ func (s *Store) Remove(ctx context.Context, refOrID string, force bool) (store.R
 	if err != nil {
 		return store.Removed{}, err
 	}
-	step("begun")
-	if err := s.doRemove(p.rec); err != nil {
-		return store.Removed{}, fmt.Errorf("%w; the rest is removed at the next start", err)
-	}
-	return out, s.end(file)
+	beneath.Step()
+	return out, s.finish(file, s.doRemove(p.rec))
 }
 
 // container is what matters of a container.

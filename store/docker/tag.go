@@ -8,6 +8,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/beneath"
 )
 
 // Tag implements store.Tagger.
@@ -26,7 +27,7 @@ func (s *Store) Tag(ctx context.Context, ref string, id digest.Digest) error {
 	if err := s.changeNames(map[string]digest.Digest{ref: id}, nil); err != nil {
 		return err
 	}
-	step("tagged")
+	beneath.Step()
 	// Docker notes when; the name is there already, so this is not worth failing for.
 	d := metadataDir + "/" + id.Encoded()
 	if err := s.root.Mkdir(d, 0o700); err == nil {
