@@ -142,7 +142,8 @@ type Ingester interface {
 	Ingest(ctx context.Context) (Ingest, error)
 }
 
-// Ingest is one load under way. Its methods are called by one goroutine.
+// Ingest is one load under way. HasLayer and Unpack may be called by several
+// goroutines; Commit and Abort by one, when none of those is under way.
 type Ingest interface {
 	// HasLayer tells whether the store already has the layer of this chain ID, whole.
 	HasLayer(chain digest.Digest) bool

@@ -19,7 +19,7 @@ import (
 type dirContent struct {
 	ld    *load
 	root  *beneath.Root
-	blobs map[string]*blob // by resolved name
+	blobs onceBlobs // by resolved name
 }
 
 var _ content = (*dirContent)(nil)
@@ -127,14 +127,7 @@ func (c *dirContent) layer(name string) (*blob, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if c.blobs[at] == nil {
-		b, err := c.ld.unpackAt(name, f, 0, size)
-		if err != nil {
-			return nil, err
-		}
-		c.blobs[at] = b
-	}
-	return c.blobs[at], nil
+	return c.blobs.get(at, func() (*blob, error) { return c.ld.unpackAt(name, f, 0, size) })
 }
 
 func (c *dirContent) legacy() ([]string, error) {

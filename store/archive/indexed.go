@@ -9,10 +9,7 @@ import (
 )
 
 // extent is where a file lies in an archive.
-type extent struct {
-	off, size int64
-	blob      *blob // once it was unpacked
-}
+type extent struct{ off, size int64 }
 
 // fileContent is an archive in a regular file that is not compressed. Only its
 // headers were read.
@@ -20,6 +17,8 @@ type fileContent struct {
 	ld   *load
 	f    *io.SectionReader
 	tree *tree[*extent]
+
+	blobs onceBlobs // by the name that links lead to
 }
 
 // index reads the headers of an archive.
@@ -80,19 +79,19 @@ func (m markSeek) Seek(off int64, whence int) (int64, error) { return m.r.Seek(o
 
 var _ content = (*fileContent)(nil)
 
-func (c *fileContent) find(name string) (*extent, error) {
+func (c *fileContent) find(name string) (at string, e *extent, err error) {
 	at, ok, err := c.tree.resolve(name)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	if !ok {
-		return nil, errMissing
+		return "", nil, errMissing
 	}
-	return c.tree.files[at], nil
+	return at, c.tree.files[at], nil
 }
 
 func (c *fileContent) size(name string) (int64, bool, error) {
-	e, err := c.find(name)
+	_, e, err := c.find(name)
 	if err == errMissing {
 		return 0, false, nil
 	}
@@ -103,7 +102,7 @@ func (c *fileContent) size(name string) (int64, bool, error) {
 }
 
 func (c *fileContent) bytes(name string, limit int64) ([]byte, error) {
-	e, err := c.find(name)
+	_, e, err := c.find(name)
 	if err != nil {
 		return nil, err
 	}
@@ -111,14 +110,11 @@ func (c *fileContent) bytes(name string, limit int64) ([]byte, error) {
 }
 
 func (c *fileContent) layer(name string) (*blob, error) {
-	e, err := c.find(name)
+	at, e, err := c.find(name)
 	if err != nil {
 		return nil, err
 	}
-	if e.blob == nil {
-		e.blob, err = c.ld.unpackAt(name, c.f, e.off, e.size)
-	}
-	return e.blob, err
+	return c.blobs.get(at, func() (*blob, error) { return c.ld.unpackAt(name, c.f, e.off, e.size) })
 }
 
 func (c *fileContent) legacy() ([]string, error) { return c.tree.legacy() }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 
 	digest "github.com/opencontainers/go-digest"
 
@@ -20,6 +21,7 @@ type content interface {
 	// not there, store.ErrTooLarge beyond.
 	bytes(name string, limit int64) ([]byte, error)
 	// layer unpacks a layer, once. What is wrong with the blob is in the blob.
+	// Where lazy is true, it may be called by several goroutines.
 	layer(name string) (*blob, error)
 	// legacy lists the image IDs of an archive of Docker before 1.10, sorted.
 	legacy() ([]string, error)
@@ -41,7 +43,8 @@ type load struct {
 	in       store.Ingest // nil before begin
 	held     int64        // bytes of small files of a stream
 	configs  int64        // bytes of the configs of all images
-	cleanup  []func()     // to be done, the last first, when ctx has ended
+	workers  sync.WaitGroup
+	cleanup  []func() // to be done, the last first, when ctx has ended
 }
 
 // image is one image to be loaded.
@@ -130,6 +133,7 @@ func (l *load) all(open func(*load) (content, error)) ([]store.Loaded, error) {
 		return nil, err
 	}
 	l.announce(c, images)
+	l.ahead(c, images)
 	var commit []store.NewImage
 	for _, img := range images {
 		n := store.NewImage{Config: img.config, Names: img.names, Parent: img.parent}
@@ -147,6 +151,7 @@ func (l *load) all(open func(*load) (content, error)) ([]store.Loaded, error) {
 	if err := l.ctx.Err(); err != nil {
 		return nil, err
 	}
+	l.workers.Wait()
 	l.meter.what("commit")
 	if err := l.in.Commit(l.ctx, commit); err != nil {
 		return nil, err
@@ -247,18 +252,9 @@ func (l *load) announce(c content, images []*image) {
 		return
 	}
 	var total int64
-	seen := map[string]bool{}
-	for _, img := range images {
-		var chain digest.Digest
-		for i, ref := range img.layers {
-			chain = store.NextChainID(chain, img.cfg.DiffIDs[i])
-			if seen[ref.name] || ref.blob != nil || l.in.HasLayer(chain) {
-				continue
-			}
-			seen[ref.name] = true
-			if n, ok, err := c.size(ref.name); ok && err == nil {
-				total += n
-			}
+	for _, name := range l.needed(c, images) {
+		if n, ok, err := c.size(name); ok && err == nil {
+			total += n
 		}
 	}
 	if total > 0 {
@@ -284,7 +280,6 @@ func (l *load) layer(c content, img *image, i int, chain digest.Digest) (store.N
 		} else if !ok {
 			return fail(fmt.Errorf("%w: %w", errMissing, store.ErrCorrupt))
 		}
-		l.meter.what("layer " + shorten(ref.name))
 		var err error
 		if b, err = c.layer(ref.name); err != nil {
 			return fail(err)

@@ -206,7 +206,7 @@ func (l *Loader) file(ctx context.Context, f io.ReaderAt, off, size int64) ([]st
 // dir loads a directory.
 func (l *Loader) dir(ctx context.Context, root *beneath.Root) ([]store.Loaded, error) {
 	return l.run(ctx, func(ld *load) (content, error) {
-		return &dirContent{ld: ld, root: root, blobs: map[string]*blob{}}, nil
+		return &dirContent{ld: ld, root: root}, nil
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	digest "github.com/opencontainers/go-digest"
@@ -25,7 +26,9 @@ type ingest struct {
 	name   string
 	root   *beneath.Root // the stage directory
 	lock   *os.File
+	mu     sync.Mutex // guards staged and count while layers are unpacked
 	staged []*staged
+	count  int
 	ended  bool
 }
 
@@ -106,12 +109,17 @@ func (in *ingest) Unpack(ctx context.Context, tar io.Reader) (store.Staged, erro
 	if err != nil {
 		return nil, err
 	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	in.staged = append(in.staged, d)
 	return d, nil
 }
 
 func (in *ingest) unpack(ctx context.Context, tar io.Reader) (_ *staged, err error) {
-	d := &staged{name: strconv.Itoa(len(in.staged))}
+	in.mu.Lock()
+	d := &staged{name: strconv.Itoa(in.count)}
+	in.count++
+	in.mu.Unlock()
 	for _, m := range []struct {
 		path string
 		mode uint32
