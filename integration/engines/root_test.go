@@ -69,14 +69,11 @@ func TestDockersStore(t *testing.T) {
 // shows waits for what a daemon did to show in a mount.
 func shows(t *testing.T, m *harness.Mount, path string, want bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(m.Path(path)); (err == nil) == want {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Errorf("a second after docker's change: %s there: %v", path, !want)
-			return
-		}
+	took := harness.Until(func() bool { _, err := os.Stat(m.Path(path)); return (err == nil) == want })
+	if took < 0 {
+		t.Errorf("after docker's change: %s there: %v", path, !want)
+	} else if took > time.Second {
+		t.Logf("%s took %s to show", path, took)
 	}
 }
 

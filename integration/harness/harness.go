@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -157,4 +158,18 @@ func tail(s string) string {
 		return "…" + s[len(s)-most:]
 	}
 	return s
+}
+
+// patience is how long Until waits: much longer than anything takes on a machine that is not busy.
+const patience = 30 * time.Second
+
+// Until waits for something to become true and returns how long that took, -1 if it did not.
+func Until(ok func() bool) time.Duration {
+	start := time.Now()
+	for ; !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(start) > patience {
+			return -1
+		}
+	}
+	return time.Since(start)
 }
