@@ -47,10 +47,10 @@ func run(out, repo, from string) error {
 	app := func(v string) (images.Layer, error) {
 		t := &images.Tar{Time: now}
 		t.Dir("srv", 0o755).Dir("srv/app", 0o755).
-			File("srv/app/config", 0o640, []byte("listen = 8080\nversion = "+v+"\n")).
+			File("srv/app/config", 0o644, []byte("listen = 8080\nversion = "+v+"\n")).
 			File("srv/app/run", 0o755, []byte("#!/bin/sh\nexec cat /srv/app/config\n"))
 		if v == "1.0" {
-			t.File("srv/app/secret.key", 0o600, []byte("not a real key\n"))
+			t.File("srv/app/secret.key", 0o644, []byte("not a real key\n"))
 		} else {
 			t.File("srv/app/CHANGES", 0o644, []byte("1.1: the key is no longer shipped\n"))
 		}
