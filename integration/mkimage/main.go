@@ -64,7 +64,7 @@ func run(out, repo, from string) error {
 	if err != nil {
 		return err
 	}
-	gone, err := (&images.Tar{Time: now}).Dir("srv", 0o755).Dir("srv/app", 0o755).File("srv/app/.wh.secret.key", 0, nil).Layer()
+	gone, err := (&images.Tar{Time: now}).Dir("srv", 0o755).Dir("srv/app", 0o755).File("srv/app/.wh.secret.key", 0o644, nil).Layer()
 	if err != nil {
 		return err
 	}

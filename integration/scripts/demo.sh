@@ -61,7 +61,7 @@ say "Where it came from"
 run "head -4 mnt/images/demo/app/1.1/history | cut -c -110"
 
 say "What is different between two tags (diff exits with 1 when there is something)"
-run "diff -r mnt/images/demo/app/1.0/rootfs mnt/images/demo/app/1.1/rootfs || true"
+run "diff -r --no-dereference mnt/images/demo/app/1.0/rootfs mnt/images/demo/app/1.1/rootfs || true"
 
 say "What the last layer changed: the key is hidden, not gone"
 last=$(find mnt/images/demo/app/1.1/layers/ -mindepth 1 -maxdepth 1 | sort | tail -1)
