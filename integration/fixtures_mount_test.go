@@ -24,7 +24,7 @@ var refused = map[string]string{
 	"da/scalibr-escape.tar":                      "no image archive",
 	"oa/bd-two-tags-bad-digests.tar":             "corrupt",
 	"oa/cdi-kubevirt-vm.tar":                     "no container image",
-	"oa/containers-image-two-same-refs.tar":      "truncated",
+	"oa/containers-image-two-same-refs.tar":      "corrupt",
 	"oa/imgutil-busybox-sparse.tar":              "not in the archive",
 	"oa/imgutil-multi-platform.tar":              "not in the archive",
 	"oa/oras-artifacts.tar":                      "no container image",
