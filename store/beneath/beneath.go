@@ -295,41 +295,31 @@ func removeAll(dir int, base string, depth int) error {
 // Write replaces a file in one step that survives a crash: temporary name,
 // fsync, rename, fsync of the directory.
 func (r *Root) Write(p string, data []byte, mode uint32) error {
-	return r.at("write", p, func(d int, b string) error {
-		Step()
-		tmp := ".tmp-" + Random(8)
-		fd, err := unix.Openat(d, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
-		if err != nil {
-			return err
-		}
-		Step()
-		f := os.NewFile(uintptr(fd), tmp)
-		_, err = f.Write(data)
-		err = errors.Join(err, unix.Fchmod(fd, mode))
-		if err == nil {
-			err = f.Sync()
-		}
-		Step()
-		if err = errors.Join(err, f.Close()); err == nil {
-			err = unix.Renameat(d, tmp, d, b)
-		}
-		if err != nil {
-			_ = unix.Unlinkat(d, tmp, 0)
-			return err
-		}
-		Step()
-		return syncDir(d)
-	})
+	return r.WriteVia(path.Dir(p), p, data, mode)
 }
 
-// syncDir syncs a directory that may be open with O_PATH only.
-func syncDir(d int) error {
-	fd, err := unix.Openat(d, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// WriteVia is Write with the temporary file in another directory, of the same
+// file system, where whoever clears up after a crash looks for it.
+func (r *Root) WriteVia(dir, p string, data []byte, mode uint32) error {
+	tmp := path.Join(dir, ".tmp-"+Random(8))
+	f, err := r.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	return unix.Fsync(fd)
+	Step()
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(fs.FileMode(mode&0o777)))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = r.Rename(tmp, p)
+	}
+	if err != nil {
+		_ = r.Remove(tmp)
+		return r.wrap("write", p, err)
+	}
+	return r.SyncDir(path.Dir(p))
 }
 
 // SyncDir makes the names in a directory durable.

@@ -36,7 +36,7 @@ func (s *Store) doLoad(r record) error {
 			if err := s.root.Mkdir(d, 0o700); err != nil {
 				return err
 			}
-			if err := s.root.Write(d+"/parent", []byte(i.Parent), 0o600); err != nil {
+			if err := s.root.WriteVia(stageDir, d+"/parent", []byte(i.Parent), 0o600); err != nil {
 				return err
 			}
 		}

@@ -187,9 +187,10 @@ func isRoot(dir string) (found bool, driver string) {
 	return false, ""
 }
 
-// create makes an empty store, with the modes that Docker gives.
+// create makes an empty store, with the modes that Docker gives, or finishes one
+// that was being made when its maker died.
 func create(root string) error {
-	if entries, err := os.ReadDir(root); err == nil && len(entries) > 0 {
+	if entries, err := os.ReadDir(root); err == nil && len(entries) > 0 && !halfMade(entries) {
 		return fmt.Errorf("no store at %s, and it is not empty: %w", root, store.ErrNotFound)
 	}
 	if err := os.MkdirAll(filepath.Dir(root), 0o755); err != nil {
@@ -203,11 +204,26 @@ func create(root string) error {
 		return fmt.Errorf("make store: %w", err)
 	}
 	defer r.Close()
-	return skeleton(r)
+	return directories(r)
 }
 
-// skeleton makes the directories that a store has; those that are there stay as they are.
-func skeleton(r *beneath.Root) error {
+// halfMade tells whether a directory has nothing but what directories makes, our own first.
+func halfMade(entries []fs.DirEntry) bool {
+	own := false
+	for _, e := range entries {
+		own = own || e.Name() == ownDir
+		if !e.IsDir() || e.Name() != ownDir && e.Name() != "image" && e.Name() != overlayDir {
+			return false
+		}
+	}
+	return own
+}
+
+// directories makes those that a store has; what is there stays as it is.
+func directories(r *beneath.Root) error {
+	if err := ownSkeleton(r); err != nil {
+		return err
+	}
 	for _, d := range []struct {
 		path string
 		mode uint32
@@ -222,7 +238,12 @@ func skeleton(r *beneath.Root) error {
 			return fmt.Errorf("make store: %w", err)
 		}
 	}
-	if err := ownSkeleton(r); err != nil {
+	return nil
+}
+
+// skeleton makes what a store has. The lock is held: names could be lost.
+func skeleton(r *beneath.Root) error {
+	if err := directories(r); err != nil {
 		return err
 	}
 	if !r.Exists(reposFile) {
