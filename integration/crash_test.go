@@ -188,10 +188,10 @@ func TestKilledAtEveryStep(t *testing.T) {
 func TestKilledAtAnyTime(t *testing.T) {
 	harness.Need(t, "root")
 	var files []string
-	for n := range 1500 {
+	for n := range 800 {
 		files = append(files, fmt.Sprintf("d%d/f%d=%s", n%30, n, strings.Repeat("x", n*7)))
 	}
-	layers := [][]byte{storetest.Files(files[:500]...), storetest.Files(files[500:]...)}
+	layers := [][]byte{storetest.Files(files[:300]...), storetest.Files(files[300:]...)}
 	archive := filepath.Join(t.TempDir(), "large.tar")
 	if err := os.WriteFile(archive, storetest.Docker(storetest.Image{Names: []string{"large:1"}, Layers: layers}).Tar(), 0o644); err != nil {
 		t.Fatal(err)
@@ -204,7 +204,7 @@ func TestKilledAtAnyTime(t *testing.T) {
 	s.Run(t, "load", "-i", archive)
 	loading := time.Since(start)
 	loaded := stateOf(t, s.Store)
-	for round := range 30 {
+	for round := range 15 {
 		args := []string{"load", "-i", archive}
 		if stateOf(t, s.Store) != "" {
 			args = []string{"rmi", "large:1"}
