@@ -33,6 +33,9 @@ type TarSource struct {
 // run covers ends where the next starts.
 const runSize = 24
 
+// maxTarMap bounds what a tar-split, which compresses well, may take on disk.
+const maxTarMap = 4 << 30
+
 // tarFile is a layer's tar, read at random: a binary search in a mapped table,
 // then bytes of the mapped segments or of a file in the diff directory.
 type tarFile struct {
@@ -115,6 +118,9 @@ func (t *tarFile) build() error {
 		if r.total == start {
 			continue
 		}
+		if off > maxTarMap {
+			return errTooLarge("tar-split", maxTarMap)
+		}
 		if e.Type == splitSegment {
 			put(start, len(e.Payload), 0)
 			dw.Write(e.Payload)
@@ -128,6 +134,8 @@ func (t *tarFile) build() error {
 			path = "\x00" + string(binary.LittleEndian.AppendUint64(nil, uint64(sp.off)))
 		} else if path, err = overlay.CleanPath(path); err != nil {
 			return classify(err)
+		} else if path == "" {
+			return corrupt("tar-split: %d bytes of the layer's root", e.Size)
 		}
 		put(start, len(path), 1)
 		dw.WriteString(path)
