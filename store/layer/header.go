@@ -59,6 +59,7 @@ func parseHeader(hdr *tar.Header) (record, error) {
 	}
 	if r.Kind != overlay.Whiteout && r.Kind != overlay.Hardlink {
 		r.Xattrs = xattrsOf(hdr, r.Kind)
+		r.applyACL()
 	}
 	return r, nil
 }
@@ -140,17 +141,68 @@ func isSparse(hdr *tar.Header) bool {
 const paxXattr = "SCHILY.xattr."
 
 // xattrsOf returns the extended attributes that a layer may set. trusted.* and
-// user.overlay.* steer the kernel's overlayfs: they never come from a tar. The
-// kernel keeps user.* for files and directories only.
+// user.overlay.* steer the kernel's overlayfs: they never come from a tar.
 func xattrsOf(hdr *tar.Header, kind overlay.Kind) []overlay.Xattr {
 	var xs []overlay.Xattr
 	for k, v := range hdr.PAXRecords {
 		name, ok := strings.CutPrefix(k, paxXattr)
-		if ok && wantXattr(name) && (kind == overlay.File || kind == overlay.Dir || !strings.HasPrefix(name, "user.")) {
+		if ok && wantXattr(name) && takesXattr(kind, name, v) {
 			xs = append(xs, overlay.Xattr{Name: name, Value: []byte(v)})
 		}
 	}
 	return xs
+}
+
+// takesXattr tells whether the kernel lets a file of that kind have the attribute.
+func takesXattr(kind overlay.Kind, name, value string) bool {
+	switch {
+	case strings.HasPrefix(name, "user."):
+		return kind == overlay.File || kind == overlay.Dir
+	case name == accessACL:
+		_, ok := aclMode(value)
+		return ok && kind != overlay.Symlink
+	case name == defaultACL:
+		_, ok := aclMode(value)
+		return ok && kind == overlay.Dir
+	}
+	return true
+}
+
+// applyACL gives the mode the permissions that an ACL grants, as the kernel does.
+func (r *record) applyACL() {
+	for _, x := range r.Xattrs {
+		if x.Name == accessACL {
+			m, _ := aclMode(string(x.Value))
+			r.Mode = r.Mode&^0o777 | m
+		}
+	}
+}
+
+// aclMode returns the permission bits of an ACL as the kernel encodes it
+// (linux/posix_acl_xattr.h): a version of 4 bytes, then entries of 8: tag,
+// permissions, ID.
+func aclMode(acl string) (mode uint32, ok bool) {
+	if len(acl) < 4 || len(acl)%8 != 4 || acl[:4] != "\x02\x00\x00\x00" {
+		return 0, false
+	}
+	const owner, group, mask, other = 1, 4, 16, 32
+	var perm [33]uint32
+	var seen uint8
+	for e := acl[4:]; len(e) > 0; e = e[8:] {
+		tag, p := int(e[0]), uint32(e[2])
+		if e[1] != 0 || e[3] != 0 || p > 7 || tag > other {
+			return 0, false
+		}
+		perm[tag] = p
+		seen |= uint8(tag)
+	}
+	if seen&(owner|group|other) != owner|group|other {
+		return 0, false
+	}
+	if seen&mask != 0 {
+		perm[group] = perm[mask]
+	}
+	return perm[owner]<<6 | perm[group]<<3 | perm[other], true
 }
 
 func wantXattr(name string) bool {
