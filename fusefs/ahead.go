@@ -83,7 +83,11 @@ func (a *ahead) push(f *fsys) {
 			a.mu.Lock()
 			from, n := r.next, r.n
 			a.mu.Unlock()
-			to := f.pushFiles(r.l, from, n, buf)
+			to := from
+			_ = f.guard("read ahead", func() error {
+				to = f.pushFiles(r.l, from, n, buf)
+				return nil
+			})
 			a.mu.Lock()
 			r.busy = false
 			if r.next == from {

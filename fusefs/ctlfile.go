@@ -166,7 +166,7 @@ func (l *loads) start() {
 	s := &stream{w: w, done: make(chan struct{}), stop: stop}
 	l.stream = s
 	go func() {
-		s.err = l.f.ctl.Load(ctx, l.uid, r)
+		s.err = l.f.guard("load", func() error { return l.f.ctl.Load(ctx, l.uid, r) })
 		// Bytes that nobody wants any more must not block their writer.
 		r.CloseWithError(io.ErrClosedPipe)
 		close(s.done)

@@ -40,8 +40,11 @@ type fsys struct {
 	algs   interned[string]    // by algorithm of a digest
 	links  interned[link]      // by where it is and where it leads
 
+	ending sync.RWMutex // held for reading by what later does
+
 	using      sync.Mutex // guards which views use which layers
 	refreshing sync.Mutex // one refresh at a time
+	rechecking atomic.Bool
 	snap       atomic.Pointer[snapshot]
 
 	texts interned[volatileText] // by image, file and content
@@ -78,6 +81,9 @@ func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
 
 // close frees what the kernel did not release, after the last request.
 func (f *fsys) close() {
+	// What is done later has seen the end, or is waited for.
+	f.ending.Lock()
+	defer f.ending.Unlock()
 	f.handles.closeAll(f)
 	f.readers.drop(f, func(nodeID) bool { return true })
 	f.opens.closeAll()
@@ -126,6 +132,7 @@ func setEntryTime(out *fuse.EntryOut, entry, attr time.Duration) {
 
 // Lookup implements fuse.RawFileSystem.
 func (f *fsys) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	faults()
 	id := nodeID(h.NodeId)
 	switch id.kind() {
 	case kindDir:
@@ -138,6 +145,7 @@ func (f *fsys) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out
 
 // GetAttr implements fuse.RawFileSystem.
 func (f *fsys) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	faults()
 	id := nodeID(in.NodeId)
 	switch id.kind() {
 	case kindDir, kindFile:
@@ -178,6 +186,7 @@ func (f *fsys) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Att
 
 // Readlink implements fuse.RawFileSystem.
 func (f *fsys) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	faults()
 	id := nodeID(h.NodeId)
 	switch id.kind() {
 	case kindFile:

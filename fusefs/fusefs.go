@@ -58,7 +58,7 @@ func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server,
 		return nil, err
 	}
 	s.fs = f
-	s.srv, err = fuse.NewServer(f, dir, mountOptions(o))
+	s.srv, err = fuse.NewServer(f, dir, f.mountOptions())
 	if err != nil {
 		stop()
 		return nil, mountError(dir, err)
@@ -85,7 +85,7 @@ func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server,
 		}
 		f.work.Go(func() {
 			for range changes {
-				f.refresh()
+				_ = f.guard("look at the store", func() error { f.refresh(); return nil })
 			}
 		})
 		// What changed between the first look and the watch.
@@ -94,7 +94,8 @@ func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server,
 	return s, nil
 }
 
-func mountOptions(o Options) *fuse.MountOptions {
+func (f *fsys) mountOptions() *fuse.MountOptions {
+	o := f.o
 	m := &fuse.MountOptions{
 		AllowOther:               o.AllowOther,
 		FsName:                   o.Source,
@@ -107,6 +108,10 @@ func mountOptions(o Options) *fuse.MountOptions {
 		EnableSymlinkCaching:     true,
 		ExplicitDataCacheControl: true,
 		DirectMountStrict:        os.Geteuid() == 0,
+		PanicHandler: func(what any) fuse.Status {
+			f.panicked("request", what)
+			return fuse.EIO
+		},
 	}
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
 	if o.Suid {

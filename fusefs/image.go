@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"weak"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	digest "github.com/opencontainers/go-digest"
@@ -21,6 +22,10 @@ type image struct {
 	slot uint64
 	id   digest.Digest
 	gone atomic.Bool
+	open atomic.Int64 // layer.tar files of it that are open
+
+	listing sync.Mutex                       // taken before mu; guards changes
+	changes map[int]weak.Pointer[changeList] // by layer
 
 	mu    sync.Mutex // guards what follows
 	img   store.Image
@@ -147,7 +152,7 @@ func (f *fsys) root(im *image, img store.Image, k rootKey) (nodeID, error) {
 	}
 	if im.gone.Load() {
 		// It was removed meanwhile, and what is to be let go is counted already.
-		f.letGo([]nodeID{id})
+		f.retire(im, []nodeID{id})
 		return 0, syscall.ESTALE
 	}
 	im.roots[k] = id

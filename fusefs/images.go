@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -68,61 +69,44 @@ func splitDigest(ref string) (alg, hex string, ok bool) {
 }
 
 func (f *fsys) algChild(name string) (nodeID, error) {
-	for ref := range f.snap.Load().names.Digests {
-		if alg, _, ok := splitDigest(ref); ok && alg == name {
-			slot, _, err := f.algs.intern(name, maxSynthSlot, func(uint64) *string { return &name })
-			return synthID(typeAlg, slot, 0), err
-		}
+	if f.snap.Load().digests[name] == nil {
+		return 0, syscall.ENOENT
 	}
-	return 0, syscall.ENOENT
+	slot, _, err := f.algs.intern(name, maxSynthSlot, func(uint64) *string { return &name })
+	return synthID(typeAlg, slot, 0), err
 }
 
 func (f *fsys) algList() ([]dirent, error) {
-	seen := map[string]bool{}
-	for ref := range f.snap.Load().names.Digests {
-		if alg, _, ok := splitDigest(ref); ok {
-			seen[alg] = true
-		}
-	}
 	var out []dirent
-	for alg := range seen {
+	for _, alg := range slices.Sorted(maps.Keys(f.snap.Load().digests)) {
 		id, err := f.algChild(alg)
 		if err != nil {
 			continue // it went this moment
 		}
 		out = append(out, dirent{name: alg, id: id, mode: fuse.S_IFDIR})
 	}
-	slices.SortFunc(out, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
 	return out, nil
 }
 
 func (f *fsys) digestChild(alg, hex string) (nodeID, error) {
 	s := f.snap.Load()
-	for ref, id := range s.names.Digests {
-		if a, h, ok := splitDigest(ref); ok && a == alg && h == hex {
-			return f.linkNode("digests/"+alg+"/"+hex, idTarget(2, id), s.at)
-		}
+	id, ok := s.digests[alg][hex]
+	if !ok {
+		return 0, syscall.ENOENT
 	}
-	return 0, syscall.ENOENT
+	return f.linkNode("digests/"+alg+"/"+hex, idTarget(2, id), s.at)
 }
 
 func (f *fsys) digestList(alg string) ([]dirent, error) {
 	s := f.snap.Load()
-	ids := map[string]digest.Digest{}
-	for ref, id := range s.names.Digests {
-		if a, h, ok := splitDigest(ref); ok && a == alg {
-			ids[h] = id
-		}
-	}
 	var out []dirent
-	for hex, id := range ids {
-		n, err := f.linkNode("digests/"+alg+"/"+hex, idTarget(2, id), s.at)
+	for _, hex := range slices.Sorted(maps.Keys(s.digests[alg])) {
+		n, err := f.linkNode("digests/"+alg+"/"+hex, idTarget(2, s.digests[alg][hex]), s.at)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, dirent{name: hex, id: n, mode: fuse.S_IFLNK})
 	}
-	slices.SortFunc(out, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
 	return out, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"weak"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -127,21 +128,43 @@ func (f *fsys) costlySize(id nodeID, im *image, img store.Image, n, file int) (u
 func (f *fsys) eachChange(im *image, img store.Image, n int, yield func(op byte, path string) bool) error {
 	var below *overlay.Tree
 	if n > 0 {
-		id, err := f.root(im, img, rootKey{n: n - 1})
+		v, err := f.imageView(im, img, rootKey{n: n - 1})
 		if err != nil {
 			return err
 		}
-		below = f.views.get(id.view()).tree
+		below = v.tree
 	}
-	l, err := f.layerSlot(f.life, img.Layers()[n])
+	// The layer is taken from a view, so that it is let go with the image.
+	v, err := f.imageView(im, img, rootKey{n: n, diff: true})
 	if err != nil {
 		return err
 	}
-	return overlay.Changes(below, l.index, yield)
+	return overlay.Changes(below, v.layers[0].index, yield)
 }
 
+// imageView is a view of an image.
+func (f *fsys) imageView(im *image, img store.Image, k rootKey) (*view, error) {
+	id, err := f.root(im, img, k)
+	if err != nil {
+		return nil, err
+	}
+	if v := f.views.get(id.view()); v != nil {
+		return v, nil
+	}
+	return nil, syscall.ESTALE
+}
+
+// changeList is the content of a layer's changes, which can be large: there is
+// one of a layer at a time, for all who have the file open.
+type changeList struct{ text []byte }
+
 // changes is the content of a layer's file of that name.
-func (f *fsys) changes(im *image, img store.Image, n int) ([]byte, error) {
+func (f *fsys) changes(im *image, img store.Image, n int) (*changeList, error) {
+	im.listing.Lock()
+	defer im.listing.Unlock()
+	if c := im.changes[n].Value(); c != nil {
+		return c, nil
+	}
 	var b bytes.Buffer
 	err := f.eachChange(im, img, n, func(op byte, path string) bool {
 		b.WriteByte(op)
@@ -150,7 +173,15 @@ func (f *fsys) changes(im *image, img store.Image, n int) ([]byte, error) {
 		b.WriteByte('\n')
 		return true
 	})
-	return b.Bytes(), err
+	if err != nil {
+		return nil, err
+	}
+	c := &changeList{b.Bytes()}
+	if im.changes == nil {
+		im.changes = map[int]weak.Pointer[changeList]{}
+	}
+	im.changes[n] = weak.Make(c)
+	return c, nil
 }
 
 // changePath is a path in a line: a newline in it must not look like the end.

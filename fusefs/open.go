@@ -58,10 +58,12 @@ func (f *fsys) open(id nodeID, l *layerSlot) (*openFile, error) {
 	refused := o.noPassthrough
 	o.mu.Unlock()
 	l.open.Add(1)
-	of.file, of.err = l.l.Open(f.life, id.ino())
-	if of.err == nil && !refused {
-		of.backing = f.register(of.file)
-	}
+	of.err = f.guard("open", func() (err error) {
+		if of.file, err = l.l.Open(f.life, id.ino()); err == nil && !refused {
+			of.backing = f.register(of.file)
+		}
+		return err
+	})
 	close(of.ready)
 	if of.err != nil {
 		f.release(of)
@@ -127,11 +129,13 @@ func (o *opens) closeAll() {
 
 // handle is what an open file or directory of the kernel stands for; one of its fields is set.
 type handle struct {
-	of   *openFile
-	file store.File // layer.tar
-	text []byte
-	dir  []dirent
-	ctl  ctlHandle
+	of     *openFile
+	file   store.File // layer.tar
+	im     *image     // of file
+	text   []byte
+	shared *changeList // that text is of
+	dir    []dirent
+	ctl    ctlHandle
 }
 
 // content is what can be read.
@@ -200,6 +204,7 @@ func (f *fsys) closeHandle(h *handle) {
 	}
 	if h.file != nil {
 		h.file.Close()
+		h.im.open.Add(-1)
 	}
 	if h.ctl != nil {
 		h.ctl.release()
@@ -211,6 +216,7 @@ func (f *fsys) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 	if f.stateless() {
 		return fuse.ENOSYS
 	}
+	faults()
 	id := nodeID(in.NodeId)
 	if isCtlFile(id) {
 		return f.openCtl(id, in, out)
@@ -279,10 +285,17 @@ func (f *fsys) openSynth(id nodeID) (*handle, error) {
 		switch {
 		case file == layerTar:
 			t, err := img.Layers()[n].Tar(f.life)
-			return &handle{file: t}, err
+			if err != nil {
+				return nil, err
+			}
+			im.open.Add(1)
+			return &handle{file: t, im: im}, nil
 		case file == layerChanges:
-			text, err := f.changes(im, img, n)
-			return &handle{text: text}, err
+			c, err := f.changes(im, img, n)
+			if err != nil {
+				return nil, err
+			}
+			return &handle{text: c.text, shared: c}, nil
 		case file >= layerTexts && file-layerTexts < len(layerFiles):
 			return &handle{text: layerFiles[file-layerTexts].text(img, n)}, nil
 		}
@@ -292,6 +305,7 @@ func (f *fsys) openSynth(id nodeID) (*handle, error) {
 
 // Read implements fuse.RawFileSystem.
 func (f *fsys) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	faults()
 	var n int
 	var err error
 	if in.Fh == 0 {

@@ -44,6 +44,7 @@ func (f *fsys) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.Di
 }
 
 func (f *fsys) readDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.Status {
+	faults()
 	id := nodeID(in.NodeId)
 	if id.kind() == kindDir {
 		return f.viewReadDir(in, out, plus)

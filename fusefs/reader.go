@@ -97,7 +97,10 @@ func (f *fsys) reader(id nodeID) (*reader, error) {
 		}
 		t.files[id] = r
 		t.mu.Unlock()
-		r.h, r.err = f.openNode(id)
+		r.err = f.guard("open", func() (err error) {
+			r.h, err = f.openNode(id)
+			return err
+		})
 		close(r.ready)
 	}
 	if r.err != nil {

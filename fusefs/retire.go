@@ -6,21 +6,18 @@ import (
 	"imagefs/store"
 )
 
-// retireAfter is how long what belonged to a removed image is kept: requests
-// that are under way may still use the memory of its indexes.
+// retireAfter is how long what belonged to a removed image can still be found, and
+// how long after that its memory is kept: requests under way may still use it.
 const retireAfter = time.Minute
 
 // retire lets go of the views of an image that was removed, and of the layers
 // that no other image shows, once nobody can be using them.
 func (f *fsys) retire(im *image, roots []nodeID) {
-	time.AfterFunc(f.retireAfter, func() {
-		if f.life.Err() != nil {
-			return
-		}
+	f.later(f.retireAfter, "let go of an image", func() {
 		f.readers.drop(f, func(id nodeID) bool {
 			return id.synthType() == typeLayer && id.kind() == kindSynth && id.slot() == im.slot
 		})
-		if f.letGo(roots) {
+		if im.open.Load() == 0 && f.letGo(roots) {
 			f.images.clear(im.slot)
 			return
 		}
@@ -54,16 +51,33 @@ func (f *fsys) letGo(roots []nodeID) bool {
 	for _, r := range roots {
 		f.views.clear(r.view())
 	}
-	forgetter, _ := f.st.(store.Forgetter)
+	var dead []store.Layer
 	for l, n := range uses {
 		if l.views -= n; l.views > 0 {
 			continue
 		}
 		f.layers.forget(l.l.Key())
 		f.layers.clear(l.slot)
-		if forgetter != nil {
-			forgetter.Forget(l.l)
-		}
+		dead = append(dead, l.l)
 	}
+	f.forget(dead)
 	return true
+}
+
+// forget lets the store free layers that nobody finds any more: not at once,
+// since requests that are under way found them before.
+func (f *fsys) forget(dead []store.Layer) {
+	forgetter, ok := f.st.(store.Forgetter)
+	if !ok || len(dead) == 0 {
+		return
+	}
+	f.later(f.retireAfter, "let go of layers", func() {
+		f.using.Lock()
+		defer f.using.Unlock()
+		for _, l := range dead {
+			if _, back := f.layers.find(l.Key()); !back {
+				forgetter.Forget(l)
+			}
+		}
+	})
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/fusefs/names"
@@ -23,6 +22,8 @@ type snapshot struct {
 	tree  *names.Tree
 	ids   []digest.Digest // sorted
 	refs  report.Refs
+	// digests are the repository digests by algorithm and hex.
+	digests map[string]map[string]digest.Digest
 }
 
 // look asks the store. It returns last if that is what the store still has. Names that cannot be read are noted and hide no image.
@@ -42,6 +43,20 @@ func (f *fsys) look(last *snapshot) (*snapshot, error) {
 	}
 	s.tree = names.New(s.names.Tags, s.names.Digests)
 	s.refs = report.NewRefs(s.names)
+	s.digests = map[string]map[string]digest.Digest{}
+	// In order, so that of two images that claim one digest it is always the same that has it.
+	for _, ref := range slices.Sorted(maps.Keys(s.names.Digests)) {
+		alg, hex, ok := splitDigest(ref)
+		if !ok {
+			continue
+		}
+		if s.digests[alg] == nil {
+			s.digests[alg] = map[string]digest.Digest{}
+		}
+		if _, taken := s.digests[alg][hex]; !taken {
+			s.digests[alg][hex] = s.names.Digests[ref]
+		}
+	}
 	return s, nil
 }
 
@@ -82,11 +97,18 @@ func (f *fsys) refresh() {
 	old := f.snap.Swap(now)
 	var gone []digest.Digest
 	for _, id := range old.ids {
-		if !now.has(id) || f.changed(id) {
+		if !now.has(id) || f.changed(id, false) {
 			f.drop(id)
 			gone = append(gone, id)
 		}
 	}
+	for _, id := range now.ids {
+		// A lookup that was under way when it went may have left something of it.
+		if !old.has(id) {
+			f.drop(id)
+		}
+	}
+	f.recheck()
 	now.tree.Diff(old.tree, func(s names.Stale) { f.forgetEntry(f.repoNode(s.Dir), s.Name) })
 	for ref := range old.names.Digests {
 		if _, d, _ := strings.Cut(ref, "@"); now.names.Digests[ref] != old.names.Digests[ref] {
@@ -101,7 +123,7 @@ func (f *fsys) refresh() {
 	}
 	f.relist(now, old)
 	// A reply that was under way with what was so before may have come to the kernel after this.
-	time.AfterFunc(nameTime/2, func() {
+	f.later(nameTime/2, "forget names", func() {
 		f.relist(now, old)
 		for _, id := range gone {
 			f.forgetEntry(idsNode, id.Encoded())
@@ -144,8 +166,9 @@ func (f *fsys) forgetList(dir nodeID) {
 	}
 }
 
-// changed tells whether an image that was broken is no longer the way it was.
-func (f *fsys) changed(id digest.Digest) bool {
+// changed tells whether an image that was broken is no longer the way it was,
+// and if thorough, whether one was removed and came back with its layers elsewhere.
+func (f *fsys) changed(id digest.Digest, thorough bool) bool {
 	slot, ok := f.images.find(string(id))
 	if !ok {
 		return false
@@ -154,11 +177,39 @@ func (f *fsys) changed(id digest.Digest) bool {
 	im.mu.Lock()
 	was := im.img
 	im.mu.Unlock()
-	if was == nil || was.Err() == nil {
+	if was == nil || was.Err() == nil && !thorough {
 		return false
 	}
 	now, err := f.st.Image(f.life, id)
-	return err == nil && (now.Err() == nil || now.Err().Error() != was.Err().Error())
+	if err != nil {
+		return false
+	}
+	if was.Err() != nil {
+		return now.Err() == nil || now.Err().Error() != was.Err().Error()
+	}
+	return now.Err() == nil && !slices.EqualFunc(now.Layers(), was.Layers(), func(a, b store.Layer) bool { return a.Key() == b.Key() })
+}
+
+// recheckAfter is how long after a change images are looked at that seem to be the same.
+const recheckAfter = nameTime / 2
+
+// recheck looks a moment later, once however often it is asked to, for images
+// that were removed and loaded again between two looks at the store.
+func (f *fsys) recheck() {
+	if f.rechecking.Swap(true) {
+		return
+	}
+	f.later(recheckAfter, "look at the images", func() {
+		f.rechecking.Store(false)
+		f.refreshing.Lock()
+		defer f.refreshing.Unlock()
+		for slot := range f.images.size() {
+			if im := f.images.get(slot); im != nil && !im.gone.Load() && f.changed(im.id, true) {
+				f.drop(im.id)
+				f.later(nameTime/2, "forget a name", func() { f.forgetEntry(idsNode, im.id.Encoded()) })
+			}
+		}
+	})
 }
 
 // drop lets go of an image that was removed or is another one now.
@@ -188,7 +239,7 @@ func (f *fsys) forgetEntry(dir nodeID, name string) {
 	if dir == 0 || name == "" || srv == nil {
 		return
 	}
-	if st := srv.EntryNotify(uint64(dir), name); st != fuse.OK && st != fuse.ENOENT && st != fuse.ENODEV {
+	if st := srv.EntryNotify(uint64(dir), name); !notified(st) {
 		f.log.Debug("invalidate", "dir", dir, "name", name, "status", st)
 	}
 }

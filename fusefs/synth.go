@@ -88,7 +88,7 @@ func (f *fsys) synthNode(id nodeID) (synth, error) {
 		n.nlink, n.mtime = 2+uint32(d.Subdirs()), s.at
 		return n, nil
 	case typeAlg:
-		if f.algs.get(id.slot()) == nil {
+		if a := f.algs.get(id.slot()); a == nil || f.snap.Load().digests[*a] == nil {
 			return n, syscall.ENOENT
 		}
 		return n, nil
@@ -240,9 +240,23 @@ func (f *fsys) rootEntries() []dirent {
 
 func (f *fsys) fixedNode(n synth) (synth, error) {
 	switch n.id {
-	case rootNode, digestsNode, ctlNode:
+	case rootNode:
+		for _, e := range f.rootEntries() {
+			if e.mode == fuse.S_IFDIR {
+				n.nlink++
+			}
+		}
+	case ctlNode:
+	case digestsNode:
+		n.nlink += uint32(len(f.snap.Load().digests))
 	case imagesNode, idsNode:
-		n.mtime = f.snap.Load().at
+		s := f.snap.Load()
+		n.mtime = s.at
+		if n.id == idsNode {
+			n.nlink += uint32(len(s.ids))
+		} else if d := s.tree.Dir(""); d != nil {
+			n.nlink += uint32(d.Subdirs())
+		}
 	case readmeNode:
 		n.mode, n.nlink, n.size = fileMode, 1, uint64(len(readme))
 	default:

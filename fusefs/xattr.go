@@ -8,6 +8,7 @@ import (
 
 // xattrs calls yield with the extended attributes of what is of a layer.
 func (f *fsys) xattrs(id nodeID, yield func(name string, value []byte) bool) fuse.Status {
+	faults()
 	switch id.kind() {
 	case kindFile:
 		if l := f.layers.get(id.layer()); l != nil && !id.opaque() {
