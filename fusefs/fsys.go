@@ -55,6 +55,7 @@ type fsys struct {
 	ahead   ahead
 
 	listings listings
+	notices  notices
 }
 
 // stateless tells whether the kernel is told that files need not be opened:
@@ -71,6 +72,7 @@ func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
 	f.ctl = ctl.New(st, ctl.Options{Loader: o.Loader, Changed: f.refresh, InUse: f.inUse})
 	f.opens.init()
 	f.handles.init()
+	f.notices.init()
 	s, err := f.look(nil)
 	if err != nil {
 		return nil, err

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"time"
-
-	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // A mistake in the code, or an index on a disk that fails, costs one request
@@ -50,7 +48,3 @@ func (f *fsys) later(after time.Duration, op string, do func()) {
 		_ = f.guard(op, func() error { do(); return nil })
 	})
 }
-
-// notified tells whether a notification to the kernel did not go wrong: that
-// it does not know the node, or is gone, is nothing wrong.
-func notified(st fuse.Status) bool { return st == fuse.OK || st == fuse.ENOENT || st == fuse.ENODEV }

@@ -138,7 +138,7 @@ func TestIndexIsCut(t *testing.T) { bothModes(t, testIndexIsCut) }
 func testIndexIsCut(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	var files []string
-	for n := range 3000 {
+	for n := range 1500 {
 		files = append(files, fmt.Sprintf("d%d/f%s=x", n%60, strings.Repeat(fmt.Sprint(n%10), 100)+fmt.Sprint(n)))
 	}
 	load(t, s, "cut", []string{"cut:1"}, layerTar(t, files...))
@@ -150,7 +150,7 @@ func testIndexIsCut(t *testing.T, o fusefs.Options) {
 	}
 	cut := 0
 	err := filepath.Walk(filepath.Join(s.Root(), "imagefs"), func(p string, st os.FileInfo, err error) error {
-		if err == nil && st.Mode().IsRegular() && st.Size() > 100<<10 {
+		if err == nil && st.Mode().IsRegular() && st.Size() > 50<<10 {
 			cut++
 			return os.Truncate(p, 0)
 		}

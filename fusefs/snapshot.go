@@ -86,6 +86,7 @@ func (s *snapshot) prefix(hex string) (digest.Digest, bool) {
 func (f *fsys) refresh() {
 	f.refreshing.Lock()
 	defer f.refreshing.Unlock()
+	defer f.settle()
 	now, err := f.look(f.snap.Load())
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
@@ -159,13 +160,6 @@ func (f *fsys) relist(now, old *snapshot) {
 	}
 }
 
-// forgetList makes the kernel forget what it keeps of a directory.
-func (f *fsys) forgetList(dir nodeID) {
-	if srv := f.srv.Load(); dir != 0 && srv != nil {
-		srv.InodeNotify(uint64(dir), 0, 0)
-	}
-}
-
 // changed tells whether an image that was broken is no longer the way it was,
 // and if thorough, whether one was removed and came back with its layers elsewhere.
 func (f *fsys) changed(id digest.Digest, thorough bool) bool {
@@ -230,16 +224,4 @@ func (f *fsys) repoNode(path string) nodeID {
 		return synthID(typeRepo, slot, 0)
 	}
 	return 0
-}
-
-// forgetEntry makes the kernel forget a name. Called outside of requests that
-// hold a lock on the directory in the kernel.
-func (f *fsys) forgetEntry(dir nodeID, name string) {
-	srv := f.srv.Load()
-	if dir == 0 || name == "" || srv == nil {
-		return
-	}
-	if st := srv.EntryNotify(uint64(dir), name); !notified(st) {
-		f.log.Debug("invalidate", "dir", dir, "name", name, "status", st)
-	}
 }
