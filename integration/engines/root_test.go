@@ -69,11 +69,14 @@ func TestDockersStore(t *testing.T) {
 // shows waits for what a daemon did to show in a mount.
 func shows(t *testing.T, m *harness.Mount, path string, want bool) {
 	t.Helper()
-	took := harness.Until(func() bool { _, err := os.Stat(m.Path(path)); return (err == nil) == want })
+	took := harness.Until(func() bool {
+		_, err := os.Stat(m.Path(path))
+		return (err == nil) == want
+	})
 	if took < 0 {
 		t.Errorf("after docker's change: %s there: %v", path, !want)
 	} else if took > time.Second {
-		t.Logf("%s took %s to show", path, took)
+		t.Logf("docker's change took %s to show", took)
 	}
 }
 
