@@ -2,7 +2,7 @@
 
 GO         ?= go
 PREFIX     ?= /usr/local
-FUZZTIME   ?= 5s
+FUZZTIME   ?= 3s
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ERRCHECK    = github.com/kisielk/errcheck@v1.30.0
