@@ -224,6 +224,9 @@ func (b *Builder) Add(e Entry) error {
 		}
 		return err
 	}
+	if e.Kind == Hardlink && e.Link == e.Path {
+		return nil // it changes nothing, not even what is in the way of its directory
+	}
 	d, s := splitPath(e.Path)
 	parent, err := b.dir(d)
 	if err != nil {
@@ -291,9 +294,6 @@ func (b *Builder) addLink(parent uint32, s string, e Entry) error {
 		return err
 	}
 	t, ok := b.lookup(e.Link)
-	if ok && b.names[t].parent == parent && string(b.nameOf(&b.names[t])) == s {
-		return nil // a link to itself changes nothing
-	}
 	if ok && b.names[t].state == alive && b.inodes[b.names[t].ino].Mode&typeMask == modeDir {
 		return fmt.Errorf("%.200q: hard link to the directory %.200q: %w", e.Path, e.Link, ErrNoTarget)
 	}

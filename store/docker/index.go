@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"imagefs/overlay"
@@ -161,7 +163,7 @@ func (l *layerRec) buildIndex(ctx context.Context, dir *os.File) ([]byte, error)
 	}
 	if st.Uid != 0 {
 		if z, err := l.split(); err == nil {
-			b, err := layer.ScanSplit(ctx, z, layer.Limits{})
+			b, err := layer.ScanSplit(ctx, z, func() (*overlay.Tree, error) { return l.below(ctx) }, layer.Limits{})
 			z.Close()
 			if err == nil {
 				var raw []byte
@@ -180,6 +182,36 @@ func (l *layerRec) buildIndex(ctx context.Context, dir *os.File) ([]byte, error)
 		return nil, err
 	}
 	return layer.EncodeIndex(b, meta)
+}
+
+// below merges the layers below this one.
+func (l *layerRec) below(ctx context.Context) (*overlay.Tree, error) {
+	if l.parent == "" {
+		return nil, nil
+	}
+	var layers []overlay.Layer // top first
+	for chain := l.parent; chain != ""; {
+		d := layerDir + "/" + chain.Encoded() + "/"
+		diff, err := l.s.root.Read(d+"diff", maxSmall)
+		if err != nil {
+			return nil, err
+		}
+		parent, err := l.s.root.Read(d+"parent", maxSmall)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if len(layers) == store.MaxLayers || !isID(digest.Digest(diff)) || store.NextChainID(digest.Digest(parent), digest.Digest(diff)) != chain {
+			return nil, fmt.Errorf("layer %s: %w", chain, store.ErrCorrupt)
+		}
+		x, err := l.s.layer(chain, digest.Digest(parent), digest.Digest(diff)).Index(ctx)
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, x)
+		chain = digest.Digest(parent)
+	}
+	slices.Reverse(layers)
+	return overlay.Merge(layers...)
 }
 
 // cacheFile names the file that keeps the index of a layer that somebody else

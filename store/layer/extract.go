@@ -207,7 +207,6 @@ func (x *extractor) makeSymlink(e *overlay.Entry) error {
 			return pathError("chown", e.Path, err)
 		}
 	}
-	e.Mode = 0o777
 	e.Xattrs, err = x.setXattrs(e.Path, e.Xattrs, func(name string, v []byte) error { return unix.Lsetxattr(procPath(d, b), name, v, 0) })
 	if err != nil {
 		return err

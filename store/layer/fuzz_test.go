@@ -62,7 +62,7 @@ func FuzzTarSplit(f *testing.F) {
 		if _, err := SplitSize(bytes.NewReader(split)); err != nil && !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, store.ErrTooLarge) {
 			t.Fatal(err)
 		}
-		if _, err := ScanSplit(context.Background(), bytes.NewReader(split), Limits{}); err != nil && !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, store.ErrTooLarge) {
+		if _, err := ScanSplit(context.Background(), bytes.NewReader(split), nil, Limits{}); err != nil && !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, store.ErrTooLarge) {
 			t.Fatal(err)
 		}
 		dir, err := os.Open(t.TempDir())

@@ -21,6 +21,15 @@ type record struct {
 	sparse bool // its bytes in the tar are not its content
 }
 
+// newer returns the later of two times, the record's and one so far. Whiteouts
+// have none that shows.
+func (r *record) newer(a overlay.Attr) overlay.Attr {
+	if r.Kind != overlay.Whiteout && r.Kind != overlay.Opaque && (r.Sec > a.Sec || r.Sec == a.Sec && r.Nsec > a.Nsec) {
+		return overlay.Attr{Sec: r.Sec, Nsec: r.Nsec}
+	}
+	return a
+}
+
 // parseHeader turns a tar header into a record. Errors wrap store.ErrCorrupt.
 func parseHeader(hdr *tar.Header) (record, error) {
 	var r record
@@ -73,7 +82,7 @@ func (r *record) setKind(hdr *tar.Header) (err error) {
 	case tar.TypeDir:
 		r.Kind, r.Size = overlay.Dir, 0
 	case tar.TypeSymlink:
-		r.Kind, r.Link = overlay.Symlink, hdr.Linkname
+		r.Kind, r.Link, r.Mode = overlay.Symlink, hdr.Linkname, 0o777 // Linux has no other
 		if hdr.Linkname == "" || len(hdr.Linkname) > 4095 || strings.IndexByte(hdr.Linkname, 0) >= 0 {
 			return corrupt("symbolic link %.200q with a target of %d bytes", hdr.Name, len(hdr.Linkname))
 		}

@@ -280,7 +280,7 @@ func TestUnpackAgreesWithDisk(t *testing.T) {
 		checkTar(t, u)
 		checkStock(t, u)
 	}
-	b, err := ScanSplit(context.Background(), bytes.NewReader(low.split), Limits{})
+	b, err := ScanSplit(context.Background(), bytes.NewReader(low.split), nil, Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -90,15 +88,9 @@ func (s *linkSettler) copy(ctx context.Context, p, target string) error {
 	if c, ok := s.copies[target]; ok {
 		return s.makeLink(p, c)
 	}
-	n, ok := overlay.NodeID(0), false
-	if s.lower != nil {
-		var err error
-		if n, ok, err = s.lower.Walk(target); err != nil {
-			return classify(err)
-		}
-	}
-	if !ok || s.lower.Attr(n).Mode&unix.S_IFMT == unix.S_IFDIR {
-		return corrupt("hard link %.200q to %.200q, which is no file of this layer or of one below", p, target)
+	n, err := linkTarget(s.lower, p, target)
+	if err != nil {
+		return err
 	}
 	s.copies[target] = p
 	return s.copyUp(ctx, s.lower, n, p, s.open)
@@ -106,31 +98,14 @@ func (s *linkSettler) copy(ctx context.Context, p, target string) error {
 
 // copyUp makes p a copy of a node of the layers below.
 func (x *extractor) copyUp(ctx context.Context, lower *overlay.Tree, n overlay.NodeID, p string, open func(overlay.NodeID) (store.File, error)) error {
-	e := overlay.Entry{Path: p, Attr: lower.Attr(n)}
-	e.Flags = 0
-	lower.Xattrs(n, func(name string, v []byte) bool {
-		e.Xattrs = append(e.Xattrs, overlay.Xattr{Name: name, Value: slices.Clone(v)})
-		return true
-	})
+	e := entryOf(lower, n, p)
 	var err error
-	switch e.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		e.Kind = overlay.File
+	switch e.Kind {
+	case overlay.File:
 		err = x.copyFile(ctx, &e, n, open)
-	case unix.S_IFLNK:
-		e.Kind, e.Link = overlay.Symlink, lower.Readlink(n)
+	case overlay.Symlink:
 		err = x.makeSymlink(&e)
-	case unix.S_IFCHR:
-		e.Kind = overlay.Char
-		err = x.makeSpecial(&e)
-	case unix.S_IFBLK:
-		e.Kind = overlay.Block
-		err = x.makeSpecial(&e)
-	case unix.S_IFIFO:
-		e.Kind = overlay.Fifo
-		err = x.makeSpecial(&e)
 	default:
-		e.Kind = overlay.Socket
 		err = x.makeSpecial(&e)
 	}
 	if err != nil {
@@ -207,77 +182,24 @@ func (x *extractor) hideRoot(lower *overlay.Tree) error {
 // directory that they are merged with, or the layer's newest time.
 func (u *Unpacked) settleImplied(lower *overlay.Tree) error {
 	x := u.x
-	var todo []string
+	var err error
 	x.b.Implied(func(p string) bool {
-		todo = append(todo, p)
-		return true
-	})
-	for _, p := range todo {
-		e := overlay.Entry{Path: p, Attr: overlay.Attr{Mode: 0o755, Sec: u.newest.Sec, Nsec: u.newest.Nsec}}
-		if err := u.inherit(&e, lower); err != nil {
-			return err
+		var e overlay.Entry
+		if e, err = implied(x.b, p, u.newest, lower); err != nil {
+			return false
 		}
 		dir, base := unix.AT_FDCWD, fdPath(x.dirs.root)
 		if p != "" {
-			var err error
 			if dir, base, err = x.parent(p); err != nil {
-				return err
+				return false
 			}
 		}
-		if err := x.setDir(dir, base, &e); err != nil {
-			return err
+		if err = x.setDir(dir, base, &e); err == nil {
+			err = classify(x.b.SetAttr(p, e.Attr, e.Xattrs))
 		}
-		if err := x.b.SetAttr(p, e.Attr, e.Xattrs); err != nil {
-			return classify(err)
-		}
-	}
-	return nil
-}
-
-func (u *Unpacked) inherit(e *overlay.Entry, lower *overlay.Tree) error {
-	if lower == nil {
-		return nil
-	}
-	if u.x.hidesLower(e.Path) {
-		return nil
-	}
-	n, ok, err := lower.Walk(e.Path)
-	if err != nil {
-		return classify(err)
-	}
-	if !ok || lower.Attr(n).Mode&unix.S_IFMT != unix.S_IFDIR {
-		return nil
-	}
-	e.Attr = lower.Attr(n)
-	e.Flags, e.Size, e.Blocks = 0, 0, 0
-	lower.Xattrs(n, func(name string, v []byte) bool {
-		e.Xattrs = append(e.Xattrs, overlay.Xattr{Name: name, Value: slices.Clone(v)})
-		return true
+		return err == nil
 	})
-	return nil
-}
-
-// hidesLower tells whether the layer hides what is below it at a path: with a
-// whiteout of the path or of a directory above it, or an opaque directory above it.
-func (x *extractor) hidesLower(p string) bool {
-	for i := 0; ; {
-		dir, _, _ := x.b.Find(p[:max(i-1, 0)], false)
-		if p == "" {
-			return false
-		}
-		n := strings.IndexByte(p[i:], '/')
-		name := p
-		if n >= 0 {
-			name = p[:i+n]
-		}
-		if _, _, whiteout := x.b.Find(name, true); whiteout || dir.Flags&overlay.FlagOpaque != 0 {
-			return true
-		}
-		if n < 0 {
-			return false
-		}
-		i += n + 1
-	}
+	return err
 }
 
 // settleDirs sets the times of all directories, now that nothing more is put

@@ -101,13 +101,13 @@ func SplitSize(split io.Reader) (int64, error) {
 
 // ScanSplit collects the records of a layer from the headers in its tar-split,
 // not compressed, for a diff directory that does not tell owners or devices.
-// Errors wrap store.ErrCorrupt and store.ErrTooLarge.
-func ScanSplit(ctx context.Context, split io.Reader, lim Limits) (*overlay.Builder, error) {
+// lower, nil for the lowest layer, is asked only if the layer takes something
+// from those below it. Errors wrap store.ErrCorrupt and store.ErrTooLarge.
+func ScanSplit(ctx context.Context, split io.Reader, lower func() (*overlay.Tree, error), lim Limits) (*overlay.Builder, error) {
 	lim = lim.withDefaults()
 	b := overlay.NewBuilder()
 	tr := tar.NewReader(&splitTar{r: newSplitReader(split)})
 	var newest overlay.Attr
-	root := false
 	for count := 0; ; count++ {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -129,21 +129,26 @@ func ScanSplit(ctx context.Context, split io.Reader, lim Limits) (*overlay.Build
 		if r.skip {
 			continue
 		}
-		root = root || r.Path == ""
-		if r.Sec > newest.Sec {
-			newest.Sec, newest.Nsec = r.Sec, r.Nsec
-		}
+		newest = r.newer(newest)
 		if err := b.Add(r.Entry); err != nil {
 			return nil, classify(err)
 		}
 	}
-	if !root {
-		newest.Mode = 0o755
-		if err := b.SetAttr("", newest, nil); err != nil {
-			return nil, classify(err)
+	needs := false
+	ask := func() bool { needs = true; return false }
+	b.Pending(func(string, string) bool { return ask() })
+	b.Implied(func(string) bool { return ask() })
+	if !needs {
+		return b, nil
+	}
+	var below *overlay.Tree
+	if lower != nil {
+		var err error
+		if below, err = lower(); err != nil {
+			return nil, err
 		}
 	}
-	return b, nil
+	return b, inherit(b, newest, below)
 }
 
 // splitTar is the tar of a tar-split with zeros for the content of files, which

@@ -40,9 +40,8 @@ type Unpacked struct {
 	Spilled bool          // Spill is needed to put the tar together again
 	Blob    digest.Digest // for the index to keep; set by the caller
 
-	x       *extractor
-	newest  overlay.Attr // time of the newest entry
-	hasRoot bool
+	x      *extractor
+	newest overlay.Attr // time of the newest entry
 }
 
 var crcTable = crc64.MakeTable(crc64.ISO)
@@ -57,7 +56,6 @@ type unpacker struct {
 	files  uint64 // file records in the tar-split
 	sparse int64
 	newest overlay.Attr
-	root   bool
 	crc    hash.Hash64
 	buf    []byte
 }
@@ -84,7 +82,7 @@ func Unpack(ctx context.Context, r io.Reader, o UnpackOptions) (*Unpacked, error
 		return nil, err
 	}
 	return &Unpacked{DiffID: digest.NewDigest(digest.SHA256, hr.sum), TarSize: hr.total,
-		Spilled: spilled, x: u.extractor, newest: u.newest, hasRoot: u.root}, nil
+		Spilled: spilled, x: u.extractor, newest: u.newest}, nil
 }
 
 func (u *unpacker) run() error {
@@ -130,15 +128,11 @@ func (u *unpacker) entry(hdr *tar.Header) error {
 	if err != nil || r.skip {
 		return err
 	}
-	if r.Kind != overlay.Whiteout && r.Kind != overlay.Opaque &&
-		(r.Sec > u.newest.Sec || r.Sec == u.newest.Sec && r.Nsec > u.newest.Nsec) {
-		u.newest = overlay.Attr{Sec: r.Sec, Nsec: r.Nsec}
-	}
+	u.newest = r.newer(u.newest)
 	switch r.Kind {
 	case overlay.File:
 		err = u.file(hdr, &r)
 	case overlay.Dir:
-		u.root = u.root || r.Path == ""
 		err = u.makeDir(&r.Entry)
 	case overlay.Symlink:
 		err = u.makeSymlink(&r.Entry)
