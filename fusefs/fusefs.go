@@ -109,7 +109,7 @@ func (f *fsys) mountOptions() *fuse.MountOptions {
 		ExplicitDataCacheControl: true,
 		DirectMountStrict:        os.Geteuid() == 0,
 		PanicHandler: func(what any) fuse.Status {
-			f.panicked("request", what)
+			_ = f.panicked("request", what)
 			return fuse.EIO
 		},
 	}
