@@ -128,8 +128,8 @@ func (l *Lazy) read(dir overlay.Ino, n *lazyInode) error {
 	if at == "" {
 		at = "."
 	}
-	fd, err := OpenBeneath(int(l.dir.Fd()), at, unix.O_RDONLY|unix.O_DIRECTORY)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+	fd, err := openIn(l.dir, at, unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, os.ErrClosed) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return fmt.Errorf("%.300q is no longer in the layer: %w", path, store.ErrGone)
 	}
 	if err != nil {

@@ -44,10 +44,24 @@ func Open(dir *os.File, l overlay.Layer, i overlay.Ino) (store.File, error) {
 	return openFileAt(dir, string(l.Path(nil, i)), int64(l.Stat(i).Size))
 }
 
+// openIn is OpenBeneath in a directory that another goroutine may close: its
+// descriptor is held for the call, and cannot be another file's by then.
+// os.ErrClosed if it was closed before.
+func openIn(dir *os.File, path string, flags int) (fd int, err error) {
+	c, err := dir.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	if cerr := c.Control(func(d uintptr) { fd, err = OpenBeneath(int(d), path, flags) }); cerr != nil {
+		return -1, cerr
+	}
+	return fd, err
+}
+
 func openFileAt(dir *os.File, path string, size int64) (*file, error) {
-	fd, err := OpenBeneath(int(dir.Fd()), path, unix.O_RDONLY|unix.O_NONBLOCK)
+	fd, err := openIn(dir, path, unix.O_RDONLY|unix.O_NONBLOCK)
 	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ESTALE):
+	case errors.Is(err, os.ErrClosed), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ESTALE):
 		return nil, fmt.Errorf("%.300q is no longer in the layer: %w", path, store.ErrGone)
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
 		return nil, corrupt("%.300q is another file than the layer's (%v)", path, err)
