@@ -1,10 +1,12 @@
 package fusefs_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -201,4 +203,40 @@ type hiding struct {
 func (h *hiding) IDs(context.Context) ([]digest.Digest, error) { return h.ids, nil }
 func (h *hiding) Names(context.Context) (store.Names, error) {
 	return store.Names{Tags: map[string]digest.Digest{"a:1": h.ids[0]}}, nil
+}
+
+// A file whose bytes the store lost gives an error, small or large, and no panic.
+func TestLostFile(t *testing.T) { bothModes(t, testLostFile) }
+
+func testLostFile(t *testing.T, o fusefs.Options) {
+	s := newStore(t)
+	load(t, s, "", []string{"a:1"}, layerTar(t, "small=x", "large="+strings.Repeat("x", 300<<10)))
+	for _, name := range []string{"small", "large"} {
+		found, err := filepath.Glob(filepath.Join(s.Root(), "overlay2/*/diff", name))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%s lies in %q, %v", name, found, err)
+		}
+		if err := os.Remove(found[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log := &bytes.Buffer{}
+	o.Log = slog.New(slog.NewTextHandler(log, nil))
+	dir := mount(t, s, o)
+	for range 2 {
+		for _, name := range []string{"small", "large"} {
+			_, err := os.ReadFile(filepath.Join(dir, "images/a/1/rootfs", name))
+			if !errors.Is(err, unix.ESTALE) && !errors.Is(err, unix.EIO) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if !o.ReadOnly {
+		if got := text(t, dir, "ctl/errors"); strings.Contains(got, "internal error") {
+			t.Errorf("ctl/errors: %s", got)
+		}
+	}
+	if strings.Contains(log.String(), "panic") {
+		t.Errorf("log: %s", log)
+	}
 }

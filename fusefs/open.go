@@ -58,11 +58,15 @@ func (f *fsys) open(id nodeID, l *layerSlot) (*openFile, error) {
 	refused := o.noPassthrough
 	o.mu.Unlock()
 	l.open.Add(1)
-	of.err = f.guard("open", func() (err error) {
-		if of.file, err = l.l.Open(f.life, id.ino()); err == nil && !refused {
-			of.backing = f.register(of.file)
+	of.err = f.guard("open", func() error {
+		file, err := l.l.Open(f.life, id.ino())
+		if err != nil {
+			return err // file may be a nil of some type, which is not nil
 		}
-		return err
+		if of.file = file; !refused {
+			of.backing = f.register(file)
+		}
+		return nil
 	})
 	close(of.ready)
 	if of.err != nil {

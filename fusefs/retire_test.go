@@ -62,10 +62,13 @@ func TestRetire(t *testing.T) {
 	defer s.Close()
 	loadLayers(t, s, "a:1", []string{"shared"}, []string{"own"})
 	loadLayers(t, s, "b:1", []string{"shared"}, []string{"other"})
-	f, err := newFS(t.Context(), s, Options{Log: slog.New(slog.DiscardHandler)})
+	life, stop := context.WithCancel(context.Background())
+	f, err := newFS(life, s, Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	// As when a mount ends: what is done later is waited for before the store is closed.
+	defer func() { stop(); f.close() }()
 	f.retireAfter = time.Millisecond
 	look := func(id digest.Digest) (root nodeID, own nodeID) {
 		t.Helper()

@@ -16,7 +16,7 @@ import (
 // root itself is no change.
 func Changes(lower *Tree, l Layer, yield func(op byte, path string) bool) error {
 	c := changes{lower: lower, l: l, yield: yield}
-	_, err := c.dir("", 0, lower != nil, rootOf(lower))
+	_, err := c.dir("", 0, lower != nil, rootOf(lower), false)
 	return err
 }
 
@@ -43,8 +43,10 @@ type event struct {
 	low   NodeID
 }
 
-// dir handles one directory of the layer; below tells whether low is a directory of the lower tree.
-func (c *changes) dir(path string, i Ino, below bool, low NodeID) (more bool, err error) {
+// dir handles one directory of the layer; below tells whether low is a directory
+// of the lower tree, opaque that the layer hides all that is in it.
+func (c *changes) dir(path string, i Ino, below bool, low NodeID, opaque bool) (more bool, err error) {
+	opaque = opaque || c.l.Stat(i).Flags&FlagOpaque != 0
 	lo, hi, err := c.l.Children(i)
 	if err != nil {
 		return false, err
@@ -80,7 +82,7 @@ func (c *changes) dir(path string, i Ino, below bool, low NodeID) (more bool, er
 			evs = append(evs, event{key: name + "/", ino: ino, below: sub, low: was})
 		}
 	}
-	if below && c.l.Stat(i).Flags&FlagOpaque != 0 {
+	if below && opaque {
 		if evs, err = c.hidden(evs, i, low); err != nil {
 			return false, err
 		}
@@ -94,7 +96,7 @@ func (c *changes) dir(path string, i Ino, below bool, low NodeID) (more bool, er
 			}
 			continue
 		}
-		if more, err := c.dir(p[:len(p)-1], ev.ino, ev.below, ev.low); !more || err != nil {
+		if more, err := c.dir(p[:len(p)-1], ev.ino, ev.below, ev.low, opaque); !more || err != nil {
 			return false, err
 		}
 	}

@@ -177,7 +177,7 @@ func FuzzBuilder(f *testing.F) {
 			}
 		}
 		var dirs []string
-		b.Dirs(func(p string, a Attr) bool {
+		b.Dirs(func(p string, a Attr, _ bool) bool {
 			if found, _, ok := b.Find(p, false); !ok || found != a {
 				t.Fatalf("directory %q: %+v %+v", p, a, found)
 			}

@@ -99,21 +99,30 @@ func (b *Builder) dirNames() map[uint32]uint32 {
 
 // path returns the path of a name, false if it is below something that was replaced.
 func (b *Builder) path(k uint32, byIno map[uint32]uint32) (string, bool) {
-	p := string(b.nameOf(&b.names[k]))
+	up := []uint32{k}
 	for i := b.names[k].parent; i != 0; {
-		up, ok := byIno[i]
+		k, ok := byIno[i]
 		if !ok {
 			return "", false
 		}
-		p = string(b.nameOf(&b.names[up])) + "/" + p
-		i = b.names[up].parent
+		up = append(up, k)
+		i = b.names[k].parent
 	}
-	return p, true
+	var p []byte
+	for n := len(up) - 1; n >= 0; n-- {
+		p = append(p, b.nameOf(&b.names[up[n]])...)
+		if n > 0 {
+			p = append(p, '/')
+		}
+	}
+	return string(p), true
 }
 
 // Dirs calls yield with each directory, parents before what is in them, the
-// root as "". yield may change attributes, but add nothing.
-func (b *Builder) Dirs(yield func(path string, a Attr) bool) {
+// root as "". hidden tells that the layer hides what lower layers have at the
+// path: with a whiteout of it or of a directory above it, or an opaque
+// directory above it. yield may change attributes, but add nothing.
+func (b *Builder) Dirs(yield func(path string, a Attr, hidden bool) bool) {
 	// Directories by parent, with a counting sort.
 	start := make([]uint32, len(b.inodes)+1)
 	isDir := func(n *name) bool { return n.state == alive && b.inodes[n.ino].Mode&typeMask == modeDir }
@@ -134,10 +143,14 @@ func (b *Builder) Dirs(yield func(path string, a Attr) bool) {
 		}
 	}
 	// One path at a time: a layer may have more of them than memory.
-	type level struct{ ino, pos, len uint32 }
-	stack := []level{{0, start[0], 0}}
+	type level struct {
+		ino, pos, len uint32
+		hidden        bool // below it everything is
+	}
+	opaque := func(ino uint32) bool { return b.inodes[ino].Flags&FlagOpaque != 0 }
+	stack := []level{{0, start[0], 0, opaque(0)}}
 	var path []byte
-	if !yield("", b.inodes[0].Attr) {
+	if !yield("", b.inodes[0].Attr, false) {
 		return
 	}
 	for len(stack) > 0 {
@@ -152,15 +165,18 @@ func (b *Builder) Dirs(yield func(path string, a Attr) bool) {
 			path = append(path, '/')
 		}
 		path = append(path, b.nameOf(n)...)
-		if !yield(string(path), b.inodes[n.ino].Attr) {
+		hidden := l.hidden
+		if !hidden {
+			_, hidden = b.find(l.ino, str(b.nameOf(n)), EntWhiteout)
+		}
+		if !yield(string(path), b.inodes[n.ino].Attr, hidden) {
 			return
 		}
-		stack = append(stack, level{n.ino, start[n.ino], uint32(len(path))})
+		stack = append(stack, level{n.ino, start[n.ino], uint32(len(path)), hidden || opaque(n.ino)})
 	}
 }
 
-// Implied calls yield with the path of each directory that the layer implies
-// but does not have, parents before what is in them, the root as "".
-func (b *Builder) Implied(yield func(path string) bool) {
-	b.Dirs(func(p string, a Attr) bool { return a.Flags&FlagImplied == 0 || yield(p) })
+// Implied calls yield, as Dirs does, with each directory that the layer implies but does not have.
+func (b *Builder) Implied(yield func(path string, hidden bool) bool) {
+	b.Dirs(func(p string, a Attr, hidden bool) bool { return a.Flags&FlagImplied == 0 || yield(p, hidden) })
 }

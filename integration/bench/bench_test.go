@@ -55,7 +55,7 @@ func TestBench(t *testing.T) {
 	archive, refs := archiveOf(t)
 	s := harness.NewStore(t)
 	s.Run(t, "load", "-i", archive)
-	b := &bench{t: t, archive: archive, times: map[key][]time.Duration{}, memory: map[string]int64{}}
+	b := &bench{t: t, load: loadAverage(), archive: archive, times: map[key][]time.Duration{}, memory: map[string]int64{}}
 	b.views = b.peers(s, refs)
 	b.big = biggest(t, b.views[0])
 	n := *rounds
@@ -86,6 +86,7 @@ type bench struct {
 	times   map[key][]time.Duration
 	memory  map[string]int64 // the most that a view's server had resident, in bytes
 	missing []string         // what could not be measured, and why
+	load    string           // the load average before the first measurement
 }
 
 type key struct{ workload, state, view string }

@@ -42,7 +42,8 @@ func (b *bench) stats(workload, state, view, base string) (s stats, ok bool) {
 func (b *bench) report() {
 	var all []stats
 	var md strings.Builder
-	fmt.Fprintf(&md, "# What it costs\n\n%s, %d cores, %s. Written by `make bench`.\n\n", kernelVersion(), runtime.NumCPU(), time.Now().UTC().Format("2006-01-02"))
+	fmt.Fprintf(&md, "# What it costs\n\n%s, %d cores, %s; load average before it began: %s. Written by `make bench`.\n\n",
+		kernelVersion(), runtime.NumCPU(), time.Now().UTC().Format("2006-01-02"), b.load)
 	md.WriteString("Medians in milliseconds, with the ratio to the kernel's overlayfs on the same layer directories (below 1 is faster) and, in brackets, the smallest and largest value. ")
 	md.WriteString("The views are measured by turns. *cold*: all caches of the machine dropped, mounted anew. *fresh*: mounted anew, the layers' files in the page cache. *warm*: right after the same command.\n\n")
 	names := []string{kernel, ours, readOnly, fuseOvl}
@@ -122,6 +123,16 @@ func table(w *strings.Builder, head []string, rows func(row func(...string))) {
 	line(head...)
 	line(slices.Repeat([]string{"---"}, len(head))...)
 	rows(line)
+}
+
+// loadAverage tells how busy the machine is with other things.
+func loadAverage() string {
+	v, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	one, _, _ := strings.Cut(string(v), " ")
+	return one
 }
 
 func kernelVersion() string {

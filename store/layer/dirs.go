@@ -77,6 +77,13 @@ func (x *extractor) dir(p string) (int, error) {
 		return fd, nil
 	}
 	parent, base := splitPath(p)
+	if _, near := x.dirs.get(parent); !near {
+		// One walk for all that is there already, however deep.
+		if fd, err := OpenBeneath(x.dirs.root, p, unix.O_PATH|unix.O_DIRECTORY); err == nil {
+			x.dirs.put(p, fd)
+			return fd, nil
+		}
+	}
 	up, err := x.dir(parent)
 	if err != nil {
 		return -1, err

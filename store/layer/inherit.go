@@ -27,10 +27,11 @@ func entryOf(lower *overlay.Tree, n overlay.NodeID, p string) overlay.Entry {
 }
 
 // implied returns the record of a directory that has none: of the lower
-// directory that it is merged with, or of a new one. newest has its time.
-func implied(b *overlay.Builder, p string, newest overlay.Attr, lower *overlay.Tree) (overlay.Entry, error) {
+// directory that it is merged with, or of a new one. newest has its time, lower
+// is nil if there is none or it is hidden.
+func implied(p string, newest overlay.Attr, lower *overlay.Tree) (overlay.Entry, error) {
 	e := overlay.Entry{Path: p, Kind: overlay.Dir, Attr: overlay.Attr{Mode: 0o755, Sec: newest.Sec, Nsec: newest.Nsec}}
-	if lower == nil || hidesLower(b, p) {
+	if lower == nil {
 		return e, nil
 	}
 	n, ok, err := lower.Walk(p)
@@ -43,26 +44,6 @@ func implied(b *overlay.Builder, p string, newest overlay.Attr, lower *overlay.T
 	e = entryOf(lower, n, p)
 	e.Size, e.Blocks = 0, 0
 	return e, nil
-}
-
-// hidesLower tells whether a layer hides what is below it at a path: with a
-// whiteout of the path or of a directory above it, or an opaque directory above it.
-func hidesLower(b *overlay.Builder, p string) bool {
-	for dir := ""; dir != p; {
-		a, _, _ := b.Find(dir, false)
-		next := p[len(dir):]
-		if dir != "" {
-			next = next[1:]
-		}
-		if i := strings.IndexByte(next, '/'); i >= 0 {
-			next = next[:i]
-		}
-		dir = join(dir, next)
-		if _, _, whiteout := b.Find(dir, true); whiteout || a.Flags&overlay.FlagOpaque != 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // linkTarget finds the file below that a hard link means which its own layer has not.
@@ -81,7 +62,7 @@ func linkTarget(lower *overlay.Tree, p, target string) (overlay.NodeID, error) {
 
 // inherit completes records that have no diff directory to be settled in.
 func inherit(b *overlay.Builder, newest overlay.Attr, lower *overlay.Tree) error {
-	copies := map[string]string{} // path below → the path of its copy
+	copies := map[overlay.NodeID]string{} // what is below → the path of its copy
 	var err error
 	b.Pending(func(p, target string) bool {
 		if _, _, ok := b.Find(target, false); ok {
@@ -90,24 +71,28 @@ func inherit(b *overlay.Builder, newest overlay.Attr, lower *overlay.Tree) error
 		if _, ok := b.PendingTarget(target); ok {
 			return true
 		}
-		if c, ok := copies[target]; ok {
-			err = b.Add(overlay.Entry{Path: p, Kind: overlay.Hardlink, Link: c})
-			return err == nil
-		}
 		var n overlay.NodeID
 		if n, err = linkTarget(lower, p, target); err != nil {
 			return false
 		}
-		copies[target] = p
+		if c, ok := copies[n]; ok {
+			err = b.Add(overlay.Entry{Path: p, Kind: overlay.Hardlink, Link: c})
+			return err == nil
+		}
+		copies[n] = p
 		err = b.Add(entryOf(lower, n, p))
 		return err == nil
 	})
 	if err != nil {
 		return classify(err)
 	}
-	b.Implied(func(p string) bool {
+	b.Implied(func(p string, hidden bool) bool {
+		from := lower
+		if hidden {
+			from = nil
+		}
 		var e overlay.Entry
-		if e, err = implied(b, p, newest, lower); err == nil {
+		if e, err = implied(p, newest, from); err == nil {
 			err = b.SetAttr(p, e.Attr, e.Xattrs)
 		}
 		return err == nil

@@ -41,7 +41,11 @@ var _ store.FDer = (*file)(nil)
 // what the index says, a regular file of that size: store.ErrGone if it is not
 // there, store.ErrCorrupt if it is another.
 func Open(dir *os.File, l overlay.Layer, i overlay.Ino) (store.File, error) {
-	return openFileAt(dir, string(l.Path(nil, i)), int64(l.Stat(i).Size))
+	f, err := openFileAt(dir, string(l.Path(nil, i)), int64(l.Stat(i).Size))
+	if err != nil {
+		return nil, err // and not a File that holds no file
+	}
+	return f, nil
 }
 
 // openIn is OpenBeneath in a directory that another goroutine may close: its

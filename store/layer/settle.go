@@ -24,7 +24,7 @@ func (u *Unpacked) Settle(ctx context.Context, lower *overlay.Tree, openLower fu
 	if err := x.hideRoot(lower); err != nil {
 		return err
 	}
-	if err := u.settleImplied(lower); err != nil {
+	if err := u.settleImplied(ctx, lower); err != nil {
 		return err
 	}
 	return u.settleDirs(ctx)
@@ -33,7 +33,7 @@ func (u *Unpacked) Settle(ctx context.Context, lower *overlay.Tree, openLower fu
 // settleLinks makes the links whose target came after them, or is below the
 // layer: then the first becomes a copy and the others links to that.
 func (x *extractor) settleLinks(ctx context.Context, lower *overlay.Tree, open func(overlay.NodeID) (store.File, error)) error {
-	s := linkSettler{x, lower, open, map[string]string{}}
+	s := linkSettler{x, lower, open, map[overlay.NodeID]string{}}
 	var err error
 	x.b.Pending(func(p, target string) bool {
 		if err = ctx.Err(); err == nil {
@@ -48,7 +48,7 @@ type linkSettler struct {
 	*extractor
 	lower  *overlay.Tree
 	open   func(overlay.NodeID) (store.File, error)
-	copies map[string]string // path below → the path of its copy
+	copies map[overlay.NodeID]string // what is below → the path of its copy
 }
 
 // settle makes the link p, and before it those to which it leads.
@@ -85,14 +85,14 @@ func (s *linkSettler) settle(ctx context.Context, p, target string) error {
 
 // copy makes p what the layers below have at target.
 func (s *linkSettler) copy(ctx context.Context, p, target string) error {
-	if c, ok := s.copies[target]; ok {
-		return s.makeLink(p, c)
-	}
 	n, err := linkTarget(s.lower, p, target)
 	if err != nil {
 		return err
 	}
-	s.copies[target] = p
+	if c, ok := s.copies[n]; ok {
+		return s.makeLink(p, c)
+	}
+	s.copies[n] = p
 	return s.copyUp(ctx, s.lower, n, p, s.open)
 }
 
@@ -180,12 +180,19 @@ func (x *extractor) hideRoot(lower *overlay.Tree) error {
 
 // settleImplied gives directories without an entry the attributes of the lower
 // directory that they are merged with, or the layer's newest time.
-func (u *Unpacked) settleImplied(lower *overlay.Tree) error {
+func (u *Unpacked) settleImplied(ctx context.Context, lower *overlay.Tree) error {
 	x := u.x
 	var err error
-	x.b.Implied(func(p string) bool {
+	x.b.Implied(func(p string, hidden bool) bool {
+		if err = ctx.Err(); err != nil {
+			return false
+		}
+		from := lower
+		if hidden {
+			from = nil
+		}
 		var e overlay.Entry
-		if e, err = implied(x.b, p, u.newest, lower); err != nil {
+		if e, err = implied(p, u.newest, from); err != nil {
 			return false
 		}
 		dir, base := unix.AT_FDCWD, fdPath(x.dirs.root)
@@ -207,7 +214,7 @@ func (u *Unpacked) settleImplied(lower *overlay.Tree) error {
 func (u *Unpacked) settleDirs(ctx context.Context) error {
 	x := u.x
 	var err error
-	x.b.Dirs(func(p string, a overlay.Attr) bool {
+	x.b.Dirs(func(p string, a overlay.Attr, _ bool) bool {
 		if err = ctx.Err(); err != nil {
 			return false
 		}

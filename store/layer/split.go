@@ -137,7 +137,7 @@ func ScanSplit(ctx context.Context, split io.Reader, lower func() (*overlay.Tree
 	needs := false
 	ask := func() bool { needs = true; return false }
 	b.Pending(func(string, string) bool { return ask() })
-	b.Implied(func(string) bool { return ask() })
+	b.Implied(func(string, bool) bool { return ask() })
 	if !needs {
 		return b, nil
 	}

@@ -190,7 +190,7 @@ func keep(e Entry) Entry {
 // resolve gives the links that waited their inodes: from their own layer first,
 // then, as a copy, from below.
 func resolve(root, lower *Node) error {
-	copies := map[string]*Node{}
+	copies := map[*Node]*Node{} // what is below → its copy
 	var one func(p string, seen map[string]bool) (*Node, error)
 	one = func(p string, seen map[string]bool) (*Node, error) {
 		n := root.at(p)
@@ -202,11 +202,11 @@ func resolve(root, lower *Node) error {
 			if low == nil {
 				return nil, nil
 			}
-			if copies[p] == nil && low.Type != 'd' {
+			if copies[low] == nil && low.Type != 'd' {
 				c := *low
-				copies[p] = &c
+				copies[low] = &c
 			}
-			return copies[p], nil
+			return copies[low], nil
 		}
 		if seen[p] {
 			return nil, &badEntry{n.index, "a loop of links"}
