@@ -123,7 +123,7 @@ func (t *readers) put(f *fsys, r *reader) {
 	if r.gone && r.uses == 0 {
 		old = append(old, r)
 	}
-	if len(t.files) > maxReaders || len(t.files) > 1 {
+	if len(t.files) > 1 {
 		old = append(old, t.expire(r.last)...)
 	}
 	t.mu.Unlock()
