@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -53,11 +54,7 @@ func watchLife(major, minor int) (wait func(ctx context.Context, atMost time.Dur
 		defer stop()
 		_ = c.SetReadDeadline(time.Now().Add(atMost))
 		_, err := c.Read(make([]byte, 1))
-		return err == io.EOF || err != nil && isReset(err)
+		// A process that ended before it took the connection has reset it.
+		return errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET)
 	}
-}
-
-func isReset(err error) bool {
-	e, ok := err.(*net.OpError)
-	return ok && (e.Err.Error() == unix.ECONNRESET.Error())
 }
