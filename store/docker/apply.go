@@ -237,7 +237,7 @@ func (s *Store) forget(l recordLayer) {
 	key := l.Chain.Encoded() + "-" + l.Cache
 	if rec, ok := s.layers[key]; ok {
 		delete(s.layers, key)
-		rec.close()
+		rec.Close()
 	}
 }
 

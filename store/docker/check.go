@@ -133,7 +133,7 @@ func (c *checker) layer(ctx context.Context, l *layerRec) error {
 	if err := c.lower(l); err != nil {
 		return err
 	}
-	ix, err := l.mapped(ctx)
+	ix, err := l.Mapped(ctx)
 	if err != nil {
 		return err
 	}
@@ -200,9 +200,7 @@ func (r ctxReader) Read(p []byte) (int, error) {
 
 // content opens every file that the index has.
 func (c *checker) content(ctx context.Context, l *layerRec, ix overlay.Layer) error {
-	l.mu.Lock()
-	dir, err := l.open()
-	l.mu.Unlock()
+	dir, err := l.Layer.Dir()
 	if err != nil {
 		return err
 	}

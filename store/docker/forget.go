@@ -18,12 +18,5 @@ func (s *Store) Forget(l store.Layer) {
 		delete(s.layers, rec.Key())
 	}
 	s.mu.Unlock()
-	rec.close()
-	rec.mu.Lock()
-	defer rec.mu.Unlock()
-	if rec.index != nil {
-		rec.index.Close()
-		rec.index = nil
-	}
-	rec.lazy = nil
+	rec.Layer.Forget()
 }

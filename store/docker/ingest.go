@@ -18,6 +18,7 @@ import (
 	"imagefs/store"
 	"imagefs/store/beneath"
 	"imagefs/store/layer"
+	"imagefs/store/unpacked"
 )
 
 // ingest is a load under way, in its stage directory.
@@ -175,20 +176,12 @@ func (in *ingest) unpack(ctx context.Context, tar io.Reader) (_ *staged, err err
 
 // again unpacks a staged layer once more, for a second chain ID.
 func (in *ingest) again(ctx context.Context, d *staged) (*staged, error) {
-	src := layer.TarSource{Dir: d.dir, Temp: tempFile, Split: func() (io.ReadCloser, error) {
+	src := layer.TarSource{Dir: d.dir, Temp: unpacked.TempFile, Split: func() (io.ReadCloser, error) {
 		f, err := in.root.OpenFile(d.name+"/layerdb/tar-split.json.gz", os.O_RDONLY, 0)
 		if err != nil {
 			return nil, err
 		}
-		z, err := gzip.NewReader(f)
-		if err != nil {
-			f.Close()
-			return nil, err
-		}
-		return struct {
-			io.Reader
-			io.Closer
-		}{z, f}, nil
+		return unpacked.Gunzip(f)
 	}}
 	if d.u.Spilled {
 		f, err := in.root.OpenFile(d.name+"/spill", os.O_RDONLY, 0)

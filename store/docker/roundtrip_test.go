@@ -190,7 +190,7 @@ func plain(name string, raw []byte) []byte {
 	return raw
 }
 
-// tempFiles counts what tempFile has made and left a name.
+// tempFiles counts what unpacked.TempFile has made and left a name.
 func tempFiles(t testing.TB) int {
 	t.Helper()
 	m, err := filepath.Glob(filepath.Join(os.TempDir(), "imagefs-*"))

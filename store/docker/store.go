@@ -21,6 +21,7 @@ import (
 
 	"imagefs/store"
 	"imagefs/store/beneath"
+	"imagefs/store/unpacked"
 )
 
 // Options of Open.
@@ -66,7 +67,7 @@ type Store struct {
 
 	writing sync.Mutex // one write of this process at a time; before the lock file
 
-	later later
+	set   *unpacked.Set
 	known atomic.Pointer[knownRepos]
 
 	mu     sync.Mutex // guards layers
@@ -107,7 +108,8 @@ func Open(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s := &Store{root: r, path: at, opts: o, log: o.Log, layers: map[string]*layerRec{}}
+	s := &Store{root: r, path: at, opts: o, log: o.Log, layers: map[string]*layerRec{},
+		set: &unpacked.Set{Path: at, Cache: o.Cache, Lazy: o.Lazy, Log: o.Log}}
 	if !o.ReadOnly {
 		if err := s.recover(); err != nil {
 			r.Close()
@@ -268,11 +270,11 @@ func (s *Store) Root() string { return s.path }
 
 // Close releases the store's descriptors. Layers that are in use keep theirs.
 func (s *Store) Close() error {
-	s.later.close()
+	s.set.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.layers {
-		l.close()
+		l.Close()
 	}
 	s.layers = nil
 	return s.root.Close()

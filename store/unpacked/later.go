@@ -1,4 +1,4 @@
-package docker
+package unpacked
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 // time, so that the next mount finds them.
 type later struct {
 	mu    sync.Mutex
-	queue []*layerRec
+	queue []*Layer
 	stop  context.CancelFunc // nil: no worker runs
 	done  chan struct{}
 	ended bool
@@ -19,8 +19,8 @@ type later struct {
 // laterWait is how long a layer's users have the disk for themselves.
 const laterWait = 2 * time.Second
 
-func (t *later) add(l *layerRec) {
-	if l.s.opts.Cache == "" {
+func (t *later) add(l *Layer) {
+	if l.set.Cache == "" {
 		return
 	}
 	t.mu.Lock()
@@ -73,16 +73,16 @@ func (t *later) close() {
 }
 
 // keep builds the layer's index into the cache, beside what its users see.
-func (l *layerRec) keep(ctx context.Context) {
-	dir, err := l.s.root.Dir(overlayDir + "/" + l.cache + "/diff")
+func (l *Layer) keep(ctx context.Context) {
+	dir, err := l.src.Dir()
 	if err != nil {
 		return // it was removed
 	}
 	defer dir.Close()
-	raw, err := l.buildIndex(ctx, dir)
+	raw, err := l.build(ctx, dir)
 	if err != nil {
 		if ctx.Err() == nil {
-			l.s.log.Warn("cannot index a layer", "layer", l.chain, "err", err)
+			l.set.Log.Warn("cannot index a layer", "layer", l.key, "err", err)
 		}
 		return
 	}
@@ -92,6 +92,6 @@ func (l *layerRec) keep(ctx context.Context) {
 	}
 	defer cache.Close()
 	if err := cache.Write(name, raw, 0o600); err != nil {
-		l.s.log.Debug("cannot keep an index", "layer", l.chain, "err", err)
+		l.set.Log.Debug("cannot keep an index", "layer", l.key, "err", err)
 	}
 }
