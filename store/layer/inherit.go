@@ -80,7 +80,11 @@ func inherit(b *overlay.Builder, newest overlay.Attr, lower *overlay.Tree) error
 			return err == nil
 		}
 		copies[n] = p
-		err = b.Add(entryOf(lower, n, p))
+		e := entryOf(lower, n, p)
+		if e.Kind == overlay.File {
+			e.Ref = refBelow | uint64(n)
+		}
+		err = b.Add(e)
 		return err == nil
 	})
 	if err != nil {

@@ -104,51 +104,12 @@ func SplitSize(split io.Reader) (int64, error) {
 // lower, nil for the lowest layer, is asked only if the layer takes something
 // from those below it. Errors wrap store.ErrCorrupt and store.ErrTooLarge.
 func ScanSplit(ctx context.Context, split io.Reader, lower func() (*overlay.Tree, error), lim Limits) (*overlay.Builder, error) {
-	lim = lim.withDefaults()
-	b := overlay.NewBuilder()
+	var r Records
 	tr := tar.NewReader(&splitTar{r: newSplitReader(split)})
-	var newest overlay.Attr
-	for count := 0; ; count++ {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if count > lim.Entries {
-			return nil, fmt.Errorf("layer of more than %d entries: %w", lim.Entries, store.ErrTooLarge)
-		}
-		hdr, err := tr.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return nil, streamError(err)
-		}
-		r, err := parseHeader(hdr)
-		if err != nil {
-			return nil, err
-		}
-		if r.skip {
-			continue
-		}
-		newest = r.newer(newest)
-		if err := b.Add(r.Entry); err != nil {
-			return nil, classify(err)
-		}
+	if err := r.collect(ctx, tr.Next, lim.withDefaults(), nil); err != nil {
+		return nil, err
 	}
-	needs := false
-	ask := func() bool { needs = true; return false }
-	b.Pending(func(string, string) bool { return ask() })
-	b.Implied(func(string, bool) bool { return ask() })
-	if !needs {
-		return b, nil
-	}
-	var below *overlay.Tree
-	if lower != nil {
-		var err error
-		if below, err = lower(); err != nil {
-			return nil, err
-		}
-	}
-	return b, inherit(b, newest, below)
+	return r.Inherit(lower)
 }
 
 // splitTar is the tar of a tar-split with zeros for the content of files, which

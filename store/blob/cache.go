@@ -1,0 +1,193 @@
+package blob
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"imagefs/store"
+	"imagefs/store/beneath"
+)
+
+// Options of NewCache.
+type Options struct {
+	// Dir keeps what is derived from blobs, for the next process too. It must be
+	// the caller's alone. "" keeps everything in memory.
+	Dir string
+	// Background verifies layers that are in use when nobody waits for them.
+	Background bool
+	// Broken, if not nil, is told when a layer turns out to be broken.
+	Broken func(*Layer, error)
+	Log    *slog.Logger // nil: silent
+}
+
+// Cache makes layers and keeps what is derived from them. Safe for concurrent use.
+type Cache struct {
+	opts Options
+	log  *slog.Logger
+	work worker
+}
+
+// NewCache makes a Cache. Nothing is read or written before a layer is used.
+func NewCache(o Options) *Cache {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Cache{opts: o, log: o.Log}
+}
+
+// Close ends what runs in the background. Layers stay readable.
+func (c *Cache) Close() { c.work.close() }
+
+// cacheVersion is part of every name in the cache directory: what an older or
+// newer program wrote is not found.
+const cacheVersion = "blob-1"
+
+// fileName names a file of the cache directory after what it depends on.
+func fileName(parts ...string) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n", cacheVersion)
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d %s\n", len(p), p)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// dir opens the cache directory; nil if there is none that can be used.
+func (c *Cache) dir() *beneath.Root {
+	if c.opts.Dir == "" {
+		return nil
+	}
+	r, err := openDir(c.opts.Dir)
+	if err != nil {
+		c.log.Debug("no index cache", "err", err)
+		return nil
+	}
+	return r
+}
+
+// openDir opens the cache directory. It must be the caller's alone: whoever can
+// write what is in it decides what a mount shows.
+func openDir(path string) (*beneath.Root, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	r, err := beneath.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	st, err := r.Stat(".")
+	if err == nil && (int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0) {
+		err = fmt.Errorf("%s can be written by others: %w", path, fs.ErrPermission)
+	}
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// openKept opens a file of the cache, and notes that it was used.
+func openKept(r *beneath.Root, name string) (*os.File, error) {
+	f, err := r.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(int(f.Fd()), &st)
+	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0) {
+		err = fmt.Errorf("%s is another's: %w", name, store.ErrCorrupt)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	now := unix.Timespec{Nsec: unix.UTIME_NOW}
+	_ = unix.UtimesNanoAt(r.Fd(), name, []unix.Timespec{now, now}, 0)
+	return f, nil
+}
+
+// keep writes a file of the cache; that it cannot is no error of anybody's.
+func (c *Cache) keep(name string, data []byte) {
+	r := c.dir()
+	if r == nil {
+		return
+	}
+	defer r.Close()
+	if err := r.Write(name, data, 0o600); err != nil {
+		c.log.Debug("cannot keep an index", "err", err)
+	}
+}
+
+// worker verifies layers, one at a time, when they have been in use for a moment.
+type worker struct {
+	mu    sync.Mutex
+	queue []*Layer
+	stop  context.CancelFunc // nil: nothing runs
+	done  chan struct{}
+	ended bool
+}
+
+// workerWait is how long a layer's users have the disk for themselves.
+const workerWait = 2 * time.Second
+
+func (w *worker) add(l *Layer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended {
+		return
+	}
+	w.queue = append(w.queue, l)
+	if w.stop == nil {
+		ctx, stop := context.WithCancel(context.Background())
+		w.stop, w.done = stop, make(chan struct{})
+		go w.run(ctx, w.done)
+	}
+}
+
+func (w *worker) run(ctx context.Context, done chan struct{}) {
+	defer close(done)
+	wait := time.NewTimer(workerWait)
+	defer wait.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-wait.C:
+	}
+	for {
+		w.mu.Lock()
+		if len(w.queue) == 0 || ctx.Err() != nil {
+			w.stop()
+			w.stop = nil
+			w.mu.Unlock()
+			return
+		}
+		l := w.queue[0]
+		w.queue = w.queue[1:]
+		w.mu.Unlock()
+		if err := l.Verify(ctx); err != nil && ctx.Err() == nil {
+			l.c.log.Warn("a layer cannot be verified", "layer", l.s.DiffID, "err", err)
+		}
+	}
+}
+
+func (w *worker) close() {
+	w.mu.Lock()
+	w.ended = true
+	stop, done := w.stop, w.done
+	w.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	if done != nil {
+		<-done
+	}
+}

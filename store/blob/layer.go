@@ -1,0 +1,241 @@
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/overlay"
+	"imagefs/store"
+	"imagefs/store/layer"
+)
+
+// Data is the bytes of a blob, safe for concurrent use. What became of the file
+// that they lie in is Data's to know: it gives store.ErrGone rather than bytes
+// that may be others.
+type Data interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// Spec says what a layer is and where its blob lies.
+type Spec struct {
+	DiffID  digest.Digest
+	ChainID digest.Digest
+	Blob    digest.Digest // of the bytes as they lie there; "" if nobody says
+	Size    int64         // of the blob
+	// Origin names the bytes: whoever replaces them gives them another Origin (a
+	// path with inode, size and times). "" if that cannot be told.
+	Origin string
+	// Open opens the blob. It is called when the bytes are first needed.
+	Open func() (Data, error)
+	// Lower are the layers below, bottom first.
+	Lower []store.Layer
+	// Err, if not nil, is why the layer is broken; nothing is read then.
+	Err error
+}
+
+// Layer is a layer read in place.
+type Layer struct {
+	c   *Cache
+	s   Spec
+	key string
+
+	broken   atomic.Pointer[error]
+	verified atomic.Bool
+
+	mu    sync.Mutex // guards what follows; held while an index is built
+	data  Data
+	tar   body
+	index *layer.Mapped
+}
+
+// body is an uncompressed tar, read at random.
+type body interface {
+	io.ReaderAt
+	Size() int64
+}
+
+var (
+	_ store.Layer     = (*Layer)(nil)
+	_ store.TarHolder = (*Layer)(nil)
+)
+
+// Layer makes a layer. Nothing is read yet.
+func (c *Cache) Layer(s Spec) *Layer {
+	l := &Layer{c: c, s: s, key: fileName("key", s.Origin, string(s.ChainID), string(s.Blob))}
+	if s.Err != nil {
+		l.broken.Store(&s.Err)
+	}
+	return l
+}
+
+// DiffID implements store.Layer.
+func (l *Layer) DiffID() digest.Digest { return l.s.DiffID }
+
+// ChainID implements store.Layer.
+func (l *Layer) ChainID() digest.Digest { return l.s.ChainID }
+
+// Digest implements store.Layer.
+func (l *Layer) Digest() digest.Digest {
+	if l.s.Blob == l.s.DiffID {
+		return "" // it is not compressed
+	}
+	return l.s.Blob
+}
+
+// Key implements store.Layer.
+func (l *Layer) Key() string { return l.key }
+
+// HasTar implements store.TarHolder.
+func (l *Layer) HasTar() bool { return l.Err() == nil }
+
+// Err tells what is known to be wrong with the layer. Wraps store.ErrCorrupt
+// for bytes that are not what the digests say.
+func (l *Layer) Err() error {
+	if e := l.broken.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+// Verified tells whether all bytes were read and fit the digests.
+func (l *Layer) Verified() bool { return l.verified.Load() }
+
+// fail notes that a layer is broken, if err says so, and returns err with the blob's name.
+func (l *Layer) fail(err error) error {
+	err = fmt.Errorf("layer %s: %w", l.name(), err)
+	var below belowError
+	if !errors.As(err, &below) && (errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrTooLarge)) {
+		if l.broken.CompareAndSwap(nil, &err) && l.c.opts.Broken != nil {
+			l.c.opts.Broken(l, err)
+		}
+	}
+	return err
+}
+
+// name is what the layer is called in messages.
+func (l *Layer) name() digest.Digest {
+	if l.s.Blob != "" {
+		return l.s.Blob
+	}
+	return l.s.DiffID
+}
+
+// Index implements store.Layer.
+func (l *Layer) Index(ctx context.Context) (overlay.Layer, error) {
+	m, _, err := l.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return m.Index, nil
+}
+
+// open returns the layer's index and its tar.
+func (l *Layer) open(ctx context.Context) (*layer.Mapped, body, error) {
+	if err := l.Err(); err != nil {
+		return nil, nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.index == nil {
+		if err := l.load(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil, nil, ctx.Err()
+			}
+			return nil, nil, l.fail(err)
+		}
+		if l.c.opts.Background && !l.verified.Load() {
+			l.c.work.add(l)
+		}
+	}
+	return l.index, l.tar, nil
+}
+
+// load opens the blob and gets the layer's index; l.mu is held.
+func (l *Layer) load(ctx context.Context) error {
+	if l.data == nil {
+		d, err := l.s.Open()
+		if err != nil {
+			return err
+		}
+		l.data = d
+	}
+	t := io.NewSectionReader(l.data, 0, l.s.Size)
+	index, err := l.kept()
+	if err != nil {
+		return err
+	}
+	if index == nil {
+		r, err := layer.ScanTarAt(ctx, l.data, l.s.Size, layer.Limits{})
+		if err != nil {
+			return err
+		}
+		raw, err := l.encode(ctx, r, l.s.Size)
+		if err != nil {
+			return err
+		}
+		if index, err = layer.ReadIndex(raw); err != nil {
+			return err
+		}
+	}
+	l.index, l.tar = index, t
+	return nil
+}
+
+// encode completes the records of the layer.
+func (l *Layer) encode(ctx context.Context, r *layer.Records, tarSize int64) ([]byte, error) {
+	b, err := r.Inherit(func() (*overlay.Tree, error) { return l.below(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	return layer.EncodeIndex(b, layer.Meta{DiffID: l.s.DiffID, TarSize: tarSize, Size: -1, Blob: l.Digest()})
+}
+
+// below merges the layers below.
+func (l *Layer) below(ctx context.Context) (*overlay.Tree, error) {
+	if len(l.s.Lower) == 0 {
+		return nil, nil
+	}
+	layers := make([]overlay.Layer, len(l.s.Lower))
+	for i, b := range l.s.Lower {
+		var err error
+		if layers[i], err = b.Index(ctx); err != nil {
+			return nil, belowError{err}
+		}
+	}
+	return overlay.Merge(layers...)
+}
+
+// belowError is what is wrong with a layer below: this one is not to blame.
+type belowError struct{ err error }
+
+func (e belowError) Error() string { return "needs what is below: " + e.err.Error() }
+func (e belowError) Unwrap() error { return e.err }
+
+// Size implements store.Layer: the sizes of all files, as Docker counts them.
+// -1 as long as that would take decompressing the layer.
+func (l *Layer) Size() int64 {
+	if l.Err() != nil {
+		return -1
+	}
+	m, _, err := l.open(context.Background())
+	if err != nil {
+		return -1
+	}
+	return m.Info.Size
+}
+
+// Close lets go of the blob. Reads after it fail. What came from the index stays valid.
+func (l *Layer) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.data != nil {
+		l.data.Close()
+	}
+}
