@@ -121,10 +121,13 @@ func oneLine(s string) string {
 // operand names the argument of a command that stands at place n of its usage line.
 func operand(cmd *cobra.Command, n int) string {
 	var words []string
+	optional := false
 	for _, w := range strings.Fields(cmd.Use)[1:] {
-		if !strings.HasPrefix(w, "[") {
+		optional = optional || strings.HasPrefix(w, "[")
+		if !optional {
 			words = append(words, w)
 		}
+		optional = optional && !strings.Contains(w, "]")
 	}
 	if n < len(words) {
 		return words[n]

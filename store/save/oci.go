@@ -1,0 +1,281 @@
+package save
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/store"
+)
+
+// The files of an OCI image layout, and its media types.
+const (
+	blobDir      = "blobs/sha256/"
+	typeIndex    = "application/vnd.oci.image.index.v1+json"
+	typeManifest = "application/vnd.oci.image.manifest.v1+json"
+	typeConfig   = "application/vnd.oci.image.config.v1+json"
+	layoutFile   = `{"imageLayoutVersion":"1.0.0"}`
+)
+
+type descriptor struct {
+	MediaType   string            `json:"mediaType"`
+	Digest      digest.Digest     `json:"digest"`
+	Size        int64             `json:"size"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Platform    *platform         `json:"platform,omitempty"`
+}
+
+type platform struct {
+	Architecture string `json:"architecture"`
+	OS           string `json:"os"`
+	OSVersion    string `json:"os.version,omitempty"`
+	Variant      string `json:"variant,omitempty"`
+}
+
+type manifest struct {
+	SchemaVersion int          `json:"schemaVersion"`
+	MediaType     string       `json:"mediaType"`
+	Config        descriptor   `json:"config"`
+	Layers        []descriptor `json:"layers"`
+}
+
+type index struct {
+	SchemaVersion int          `json:"schemaVersion"`
+	MediaType     string       `json:"mediaType"`
+	Manifests     []descriptor `json:"manifests"`
+}
+
+// OCIOptions of OCI and OCIDir.
+type OCIOptions struct {
+	Compress Compression // of the layers
+	// Temp makes an empty file without a name, or one that goes by itself, for a
+	// compressed layer: its digest and size stand before it in an archive.
+	Temp     func() (*os.File, error)
+	Progress func(Progress) // of compressing; nil: silent
+}
+
+// layout is an OCI layout in the making.
+type layout struct {
+	o       OCIOptions
+	members []member
+	blobs   map[digest.Digest]bool
+	layers  map[digest.Digest]descriptor // by diff ID
+	temps   []*os.File
+	done    int64
+	total   int64
+}
+
+// OCI makes an OCI archive of images. Compressed layers are made and kept in
+// temporary files until Close, uncompressed ones are only asked for their size.
+// Errors are those of Docker.
+func OCI(ctx context.Context, items []Item, o OCIOptions) (a *Archive, err error) {
+	l, err := newLayout(ctx, items, o)
+	if err != nil {
+		return nil, err
+	}
+	if a, err = pack(directories(l.members, epoch)); err != nil {
+		l.close()
+		return nil, err
+	}
+	a.close = l.close
+	return a, nil
+}
+
+func newLayout(ctx context.Context, items []Item, o OCIOptions) (_ *layout, err error) {
+	l := &layout{o: o, blobs: map[digest.Digest]bool{}, layers: map[digest.Digest]descriptor{}}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	if o.Compress != None {
+		if err := l.measure(ctx, items); err != nil {
+			return nil, err
+		}
+	}
+	all := index{SchemaVersion: 2, MediaType: typeIndex, Manifests: []descriptor{}}
+	var docker []dockerImage
+	for _, it := range items {
+		m, d, err := l.image(ctx, it)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", it.Image.ID(), err)
+		}
+		all.Manifests = append(all.Manifests, named(m, it.Names)...)
+		docker = append(docker, d)
+	}
+	for name, v := range map[string]any{"index.json": all, "manifest.json": docker} {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		l.members = append(l.members, member{name: name, mtime: epoch, body: b})
+	}
+	l.members = append(l.members, member{name: "oci-layout", mtime: epoch, body: []byte(layoutFile)})
+	return l, nil
+}
+
+// measure finds out how much there is to compress.
+func (l *layout) measure(ctx context.Context, items []Item) error {
+	seen := map[digest.Digest]bool{}
+	for _, it := range items {
+		for _, layer := range it.Image.Layers() {
+			if seen[layer.DiffID()] {
+				continue
+			}
+			seen[layer.DiffID()] = true
+			n, err := layer.TarSize(ctx)
+			if err != nil {
+				return fmt.Errorf("image %s: %w", it.Image.ID(), err)
+			}
+			l.total += n
+		}
+	}
+	return nil
+}
+
+func (l *layout) image(ctx context.Context, it Item) (descriptor, dockerImage, error) {
+	layers, err := whole(it.Image)
+	if err != nil {
+		return descriptor{}, dockerImage{}, err
+	}
+	m := manifest{SchemaVersion: 2, MediaType: typeManifest, Layers: []descriptor{},
+		Config: l.blob(typeConfig, it.Image.RawConfig())}
+	d := dockerImage{Config: blobDir + m.Config.Digest.Encoded(), RepoTags: it.Names}
+	for _, layer := range layers {
+		ld, err := l.layer(ctx, layer)
+		if err != nil {
+			return descriptor{}, dockerImage{}, err
+		}
+		m.Layers = append(m.Layers, ld)
+		d.Layers = append(d.Layers, blobDir+ld.Digest.Encoded())
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		return descriptor{}, dockerImage{}, err
+	}
+	out := l.blob(typeManifest, b)
+	c := it.Image.Config()
+	out.Platform = &platform{c.Architecture, c.OS, c.OSVersion, c.Variant}
+	return out, d, nil
+}
+
+func (l *layout) blob(mediaType string, b []byte) descriptor {
+	d := descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
+	l.add(d.Digest, member{body: b})
+	return d
+}
+
+func (l *layout) add(d digest.Digest, m member) {
+	if !l.blobs[d] {
+		l.blobs[d] = true
+		m.name, m.mtime = blobDir+d.Encoded(), epoch
+		l.members = append(l.members, m)
+	}
+}
+
+func (l *layout) layer(ctx context.Context, layer store.Layer) (descriptor, error) {
+	if d, ok := l.layers[layer.DiffID()]; ok {
+		return d, nil
+	}
+	p, err := layerPart(ctx, layer)
+	if err == nil && l.o.Compress != None {
+		p, err = l.compress(ctx, p)
+	}
+	if err != nil {
+		return descriptor{}, err
+	}
+	d := descriptor{MediaType: l.o.Compress.layerType(), Digest: p.sum, Size: p.size}
+	l.layers[layer.DiffID()] = d
+	l.add(d.Digest, member{part: p})
+	return d, nil
+}
+
+// compress compresses a layer into a temporary file.
+func (l *layout) compress(ctx context.Context, p *part) (*part, error) {
+	f, err := l.o.Temp()
+	if err != nil {
+		return nil, err
+	}
+	l.temps = append(l.temps, f)
+	sum := sha256.New()
+	count := &counter{w: io.MultiWriter(f, sum)}
+	z, err := l.o.Compress.NewWriter(count)
+	if err != nil {
+		return nil, err
+	}
+	one := &Archive{}
+	one.add(section{part: p})
+	before := l.done
+	err = one.Write(ctx, z, func(now Progress) {
+		l.done = before + now.Done
+		if l.o.Progress != nil {
+			l.o.Progress(Progress{l.done, l.total, "compress " + p.what})
+		}
+	})
+	if err == nil {
+		err = z.Close()
+	} else {
+		_ = z.Close() // ends its goroutines
+	}
+	if err != nil {
+		return nil, err
+	}
+	size := count.n
+	return &part{open: func(context.Context) (store.File, error) { return tempFile{f, size}, nil },
+		size: size, sum: digest.NewDigest(digest.SHA256, sum), what: p.what}, nil
+}
+
+func (l *layout) close() {
+	for _, f := range l.temps {
+		f.Close()
+	}
+	l.temps = nil
+}
+
+// tempFile is a file that the layout closes.
+type tempFile struct {
+	io.ReaderAt
+	size int64
+}
+
+func (t tempFile) Size() int64 { return t.size }
+func (tempFile) Close() error  { return nil }
+
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// named repeats a manifest's descriptor for each name of its image, annotated as
+// containerd, BuildKit and Docker do.
+func named(d descriptor, names []string) []descriptor {
+	var out []descriptor
+	for _, n := range names {
+		full, ok := store.Canonical(n)
+		if !ok {
+			continue
+		}
+		c := d
+		c.Annotations = map[string]string{
+			"io.containerd.image.name":          full,
+			"org.opencontainers.image.ref.name": full[strings.LastIndexByte(full, ':')+1:],
+		}
+		out = append(out, c)
+	}
+	if len(out) == 0 {
+		return []descriptor{d}
+	}
+	return out
+}
