@@ -1,0 +1,219 @@
+package union
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/store"
+)
+
+// changing is a union of which at least one part can be changed.
+type changing struct{ u *Union }
+
+var (
+	_ store.Tagger  = changing{}
+	_ store.Remover = changing{}
+)
+
+// fixed is the error of a part that is only read.
+func fixed(p store.Part) error {
+	return fmt.Errorf("the store %s at %s is only read; %s: %w", p.Name, p.Path, p.Fixed, store.ErrReadOnly)
+}
+
+// cannot is the error of a part whose kind cannot do something.
+func cannot(p store.Part, do string) error {
+	what := p.Name
+	if p.Kind != "" && p.Kind != p.Name {
+		what += " (" + p.Kind + ")"
+	}
+	return fmt.Errorf("the store %s at %s cannot %s; load the image into a store that can be written first: %w", what, p.Path, do, store.ErrUnsupported)
+}
+
+// able returns the ability of a part, or why it cannot be used.
+func able[T any](p store.Part, do string) (T, error) {
+	t, ok := p.Store.(T)
+	switch {
+	case !ok:
+		return t, cannot(p, do)
+	case p.Fixed != "":
+		var none T
+		return none, fixed(p)
+	}
+	return t, nil
+}
+
+// Tag implements store.Tagger: the name is made in the first part that has the
+// image and can be changed. store.ErrExists if a part that goes before has the
+// name already, which would hide the new one.
+func (c changing) Tag(ctx context.Context, ref string, id digest.Digest) error {
+	parts, err := c.u.holders(ctx, id)
+	if err != nil {
+		return err
+	}
+	var why error
+	for _, p := range parts {
+		t, err := able[store.Tagger](p, "name images")
+		if err != nil {
+			if why == nil {
+				why = err
+			}
+			continue
+		}
+		if err := c.hidden(ctx, p, ref); err != nil {
+			return err
+		}
+		return t.Tag(ctx, ref, id)
+	}
+	return why
+}
+
+// hidden fails if a part that goes before p has the name.
+func (c changing) hidden(ctx context.Context, p store.Part, ref string) error {
+	for _, q := range c.u.Parts() {
+		if q.Name == p.Name {
+			return nil
+		}
+		names, err := q.Store.Names(ctx)
+		if err != nil {
+			continue // what cannot be read hides nothing
+		}
+		if _, ok := names.Tags[ref]; ok {
+			return fmt.Errorf("the store %s has the name %s and goes before %s, which has the image; remove the name first: %w", q.Name, ref, p.Name, store.ErrExists)
+		}
+	}
+	return nil
+}
+
+// named returns the part whose name shows.
+func (c changing) named(ctx context.Context, ref string) (store.Part, error) {
+	for _, p := range c.u.Parts() {
+		names, err := p.Store.Names(ctx)
+		if err != nil {
+			continue
+		}
+		if _, ok := names.Tags[ref]; ok {
+			return p, nil
+		}
+		if _, ok := names.Digests[ref]; ok {
+			return p, nil
+		}
+	}
+	return store.Part{}, noImage(ref)
+}
+
+// Untag implements store.Tagger: in the part whose name shows. The same name of
+// a later part shows from then on.
+func (c changing) Untag(ctx context.Context, ref string) error {
+	p, err := c.named(ctx, ref)
+	if err != nil {
+		return err
+	}
+	t, err := able[store.Tagger](p, "remove names")
+	if err != nil {
+		return err
+	}
+	return t.Untag(ctx, ref)
+}
+
+// Remove implements store.Remover: a name in the part whose name shows, an ID
+// in the first part that has the image and can be changed.
+func (c changing) Remove(ctx context.Context, refOrID string, force bool) (store.Removed, error) {
+	id, ref, err := store.Resolve(ctx, c.u, refOrID)
+	if err != nil {
+		return store.Removed{}, err
+	}
+	if ref != "" {
+		p, err := c.named(ctx, ref)
+		if err != nil {
+			return store.Removed{}, err
+		}
+		r, err := able[store.Remover](p, "remove images")
+		if err != nil {
+			return store.Removed{}, err
+		}
+		return r.Remove(ctx, ref, force)
+	}
+	parts, err := c.u.holders(ctx, id)
+	if err != nil {
+		return store.Removed{}, err
+	}
+	var why error
+	for _, p := range parts {
+		r, err := able[store.Remover](p, "remove images")
+		if err == nil {
+			return r.Remove(ctx, string(id), force)
+		}
+		if why == nil || errors.Is(why, store.ErrUnsupported) {
+			why = err
+		}
+	}
+	return store.Removed{}, why
+}
+
+// taking is a union that takes in new images.
+type taking struct{ u *Union }
+
+var _ store.Ingester = taking{}
+
+// Ingest implements store.Ingester.
+func (t taking) Ingest(ctx context.Context) (store.Ingest, error) {
+	in, err := t.u.target()
+	if errors.Is(err, store.ErrNotFound) && t.u.o.Make != nil {
+		in, err = t.u.make()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return in.Ingest(ctx)
+}
+
+// make makes the part that takes in images, once.
+func (u *Union) make() (store.Ingester, error) {
+	u.making.Lock()
+	defer u.making.Unlock()
+	if in, err := u.target(); err == nil {
+		return in, nil
+	}
+	p, err := u.o.Make()
+	if err != nil {
+		return nil, err
+	}
+	in, err := able[store.Ingester](p, "take in images")
+	if err == nil {
+		err = u.add(p)
+	}
+	if err != nil {
+		p.Store.Close()
+		return nil, err
+	}
+	return in, nil
+}
+
+// target returns the part that takes in images. ErrNotFound if Into is not
+// there, ErrUnsupported if no part can, or several could.
+func (u *Union) target() (store.Ingester, error) {
+	var can []store.Ingester
+	var names string
+	for _, p := range u.Parts() {
+		in, err := able[store.Ingester](p, "take in images")
+		if u.o.Into == p.Name {
+			return in, err
+		}
+		if err == nil {
+			can = append(can, in)
+			names += " " + p.Name
+		}
+	}
+	switch {
+	case u.o.Into != "" || u.o.Make != nil:
+		return nil, fmt.Errorf("no store %s: %w", u.o.Into, store.ErrNotFound)
+	case len(can) == 1:
+		return can[0], nil
+	case len(can) > 1:
+		return nil, fmt.Errorf("several stores can take in images:%s; name just one: %w", names, store.ErrUnsupported)
+	}
+	return nil, store.Cannot(u, "load images")
+}
