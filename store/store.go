@@ -198,6 +198,13 @@ type Loader interface {
 // TarHolder is a Layer that can tell, without reading anything, whether Tar and TarSize are supported.
 type TarHolder interface{ HasTar() bool }
 
+// Manifester is an Image whose store keeps the manifest that it came with.
+type Manifester interface {
+	// RawManifest returns the manifest's bytes: one of this image alone, of the
+	// OCI image spec or Docker's schema 2. nil if the store has none.
+	RawManifest() []byte
+}
+
 // Forgetter is a Store that keeps memory for each layer it was asked for.
 type Forgetter interface {
 	// Forget frees what is kept for a layer that the store no longer has.

@@ -1,0 +1,134 @@
+package containers
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+
+	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"imagefs/store"
+	"imagefs/store/unpacked"
+)
+
+// layerRec is a layer of the store, one for each chain ID and directory.
+type layerRec struct {
+	s           *Store
+	place       *place // nil if it was not found
+	rec         *layerRecord
+	chain, diff digest.Digest
+	below       *layerRec // nil for the lowest
+	broken      error     // what is wrong with it on disk; then only the IDs count
+
+	*unpacked.Layer
+	plain func() (bool, error)
+}
+
+var (
+	_ store.Layer     = (*layerRec)(nil)
+	_ store.TarHolder = (*layerRec)(nil)
+	_ unpacked.Source = (*layerRec)(nil)
+)
+
+// keep returns the record of a layer, the same one as long as its directory is the same.
+func (s *Store) keep(l *layerRec) *layerRec {
+	key := l.key()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, ok := s.layers[key]; ok && l.broken == nil {
+		return old
+	}
+	l.Layer = s.set.New(key, l.diff, l)
+	l.plain = sync.OnceValues(l.isPlain)
+	if s.layers != nil && l.broken == nil {
+		s.layers[key] = l
+	}
+	return l
+}
+
+// key names the layer's directory and when it was filled.
+func (l *layerRec) key() string {
+	if l.place == nil {
+		return l.chain.Encoded()
+	}
+	return l.chain.Encoded() + "-" + strconv.Itoa(l.place.index) + "-" + l.rec.ID + "-" + strconv.FormatInt(l.rec.Created.UnixNano(), 36)
+}
+
+func (l *layerRec) ChainID() digest.Digest { return l.chain }
+
+// Digest implements store.Layer.
+func (l *layerRec) Digest() digest.Digest {
+	if l.rec == nil || l.rec.Compressed.Validate() != nil {
+		return ""
+	}
+	return l.rec.Compressed
+}
+
+// Size implements store.Layer: what podman history counts, the bytes of the tar.
+func (l *layerRec) Size() int64 {
+	if l.rec == nil || l.rec.DiffID == "" || l.rec.DiffSize < 0 {
+		return -1
+	}
+	return l.rec.DiffSize
+}
+
+// dir is the directory with the layer's files.
+func (l *layerRec) dir() string {
+	if l.place.driver == "vfs" {
+		return "vfs/dir/" + l.rec.ID
+	}
+	return l.place.driver + "/" + l.rec.ID + "/diff"
+}
+
+// check tells what is wrong with the layer, as far as its records and the names on disk say.
+func (l *layerRec) check() error {
+	rec := l.rec
+	own := l.place.driver + "/" + rec.ID
+	switch {
+	case rec.bad != nil:
+		return fmt.Errorf("the record of layer %s: %w", rec.ID, rec.bad)
+	case rec.Flags.Incomplete:
+		return fmt.Errorf("layer %s was never finished: %w", rec.ID, store.ErrCorrupt)
+	case rec.DiffID != "" && rec.DiffID != l.diff:
+		return fmt.Errorf("layer %s has the diff ID %.80q, want %s: %w", rec.ID, rec.DiffID, l.diff, store.ErrCorrupt)
+	case !l.place.root.IsDir(l.dir()):
+		return fmt.Errorf("layer %s: no directory %s: %w", rec.ID, l.dir(), store.ErrCorrupt)
+	case l.place.driver == "vfs":
+		return nil
+	case l.place.root.Exists(own + "/composefs-data"):
+		return fmt.Errorf("layer %s is kept in composefs's form, which cannot be read here; pull its image with use_composefs off: %w", rec.ID, store.ErrUnsupported)
+	case l.place.root.Exists(own + "/diff1"):
+		return fmt.Errorf("layer %s is kept in several directories, which cannot be read here: %w", rec.ID, store.ErrUnsupported)
+	}
+	return nil
+}
+
+// isPlain tells whether the layer's directory shows what a container sees. That
+// of an ordinary user, of a user namespace, or of a store with force_mask does not.
+func (l *layerRec) isPlain() (bool, error) {
+	if l.place.driver != "overlay" || len(l.rec.UIDMap)+len(l.rec.GIDMap) > 0 {
+		return false, nil
+	}
+	st, err := l.place.root.Stat(l.place.driver + "/" + l.rec.ID)
+	if err != nil || st.Uid != 0 {
+		return false, err
+	}
+	d, err := l.place.root.Dir(l.dir())
+	if err != nil {
+		return false, err
+	}
+	defer d.Close()
+	if _, err = unix.Fgetxattr(int(d.Fd()), overrideXattr, nil); err == nil {
+		return false, nil
+	}
+	return true, nil
+}
+
+// HasTar implements store.TarHolder.
+func (l *layerRec) HasTar() bool {
+	return l.broken == nil && l.place.root.Exists(l.split())
+}
+
+// split is the layer's tar-split.
+func (l *layerRec) split() string { return l.place.layers() + "/" + l.rec.ID + ".tar-split.gz" }

@@ -1,0 +1,99 @@
+package containers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+
+	"imagefs/overlay"
+	"imagefs/store"
+	"imagefs/store/layer"
+	"imagefs/store/unpacked"
+)
+
+// Dir implements unpacked.Source.
+func (l *layerRec) Dir() (*os.File, error) {
+	if l.broken != nil {
+		return nil, l.broken
+	}
+	d, err := l.place.root.Dir(l.dir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("layer %s: %w: %w", l.chain, store.ErrGone, err)
+	}
+	return d, err
+}
+
+// Split implements unpacked.Source.
+func (l *layerRec) Split() (io.ReadCloser, error) {
+	if l.broken != nil {
+		return nil, l.broken
+	}
+	f, err := l.place.root.OpenFile(l.split(), os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("layer %s has no tar-split: %w", l.chain, store.ErrUnsupported)
+	}
+	if err != nil {
+		return nil, err
+	}
+	z, err := unpacked.Gunzip(f)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", l.chain, err)
+	}
+	return z, nil
+}
+
+// Lazy implements unpacked.Source.
+func (l *layerRec) Lazy(dir *os.File) (*layer.Lazy, error) {
+	if plain, err := l.plain(); err != nil || !plain {
+		return nil, err
+	}
+	return layer.NewLazy(dir, layer.Limits{})
+}
+
+// Scan implements unpacked.Source: from the directory where that tells all,
+// else from the headers in the tar-split, and without one from what the
+// directory tells.
+func (l *layerRec) Scan(ctx context.Context, dir *os.File) (*overlay.Builder, error) {
+	plain, err := l.plain()
+	if err != nil {
+		return nil, err
+	}
+	if plain {
+		return layer.Scan(ctx, dir, layer.Limits{})
+	}
+	z, err := l.Split()
+	if err == nil {
+		var b *overlay.Builder
+		b, err = layer.ScanSplit(ctx, z, func() (*overlay.Tree, error) { return l.lower(ctx) }, layer.Limits{})
+		z.Close()
+		if err == nil {
+			return b, nil
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	l.s.log.Warn("owners are those on disk: the tar-split cannot be read", "layer", l.chain, "err", err)
+	return layer.Scan(ctx, dir, layer.Limits{})
+}
+
+// lower merges the layers below this one.
+func (l *layerRec) lower(ctx context.Context) (*overlay.Tree, error) {
+	if l.below == nil {
+		return nil, nil
+	}
+	var layers []overlay.Layer // top first
+	for b := l.below; b != nil; b = b.below {
+		x, err := b.Index(ctx)
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, x)
+	}
+	slices.Reverse(layers)
+	return overlay.Merge(layers...)
+}

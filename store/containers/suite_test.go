@@ -1,0 +1,102 @@
+package containers
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/store"
+	"imagefs/store/storetest"
+)
+
+// oddStore writes the odd images that an engine takes.
+func oddStore(t *testing.T, driver string) (string, storetest.Contents) {
+	t.Helper()
+	dir := t.TempDir()
+	w := newWriter(t, dir, driver)
+	var want storetest.Contents
+	for _, h := range storetest.Odd() {
+		var names []string
+		for _, n := range h.Names {
+			full, ok := store.Canonical(n)
+			if !ok {
+				t.Fatalf("%s is not in familiar form", n)
+			}
+			names = append(names, full)
+		}
+		if w.add(h.Image, names...) {
+			want.Images = append(want.Images, h)
+		}
+	}
+	w.done()
+	if len(want.Images) < 6 {
+		t.Fatalf("an engine would take only %d images", len(want.Images))
+	}
+	return dir, want
+}
+
+func openStore(t testing.TB, dir string, o Options) *Store {
+	t.Helper()
+	s, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// TestSuite runs the suite of every kind of store, for both drivers, with
+// layers that are read as they are looked into and layers that are indexed.
+func TestSuite(t *testing.T) {
+	for _, driver := range drivers {
+		dir, want := oddStore(t, driver)
+		for _, c := range []struct {
+			name string
+			o    Options
+		}{
+			{"indexed", Options{}}, {"cached", Options{Cache: t.TempDir()}}, {"lazy", Options{Lazy: true, Cache: t.TempDir()}},
+		} {
+			t.Run(driver+"/"+c.name, func(t *testing.T) {
+				storetest.Run(t, func(t testing.TB) store.Store { return openStore(t, dir, c.o) }, want)
+			})
+		}
+	}
+}
+
+// TestSuiteOfABrokenStore has images that lack something, and all others.
+func TestSuiteOfABrokenStore(t *testing.T) {
+	dir, want := oddStore(t, "overlay")
+	want.Broken = map[digest.Digest]string{}
+	spoil := map[string]struct {
+		word string
+		do   func(h storetest.Held) error
+	}{
+		"odd/other:arm": {"no directory", func(h storetest.Held) error {
+			return os.RemoveAll(filepath.Join(dir, "overlay", h.DiffIDs()[0].Encoded()))
+		}},
+		"odd/twice:1": {"hashes to", func(h storetest.Held) error {
+			return os.WriteFile(filepath.Join(dir, "overlay-images", h.ID().Encoded(), dataName(h.ID().String())), []byte("{}"), 0o600)
+		}},
+	}
+	var whole []storetest.Held
+	for _, h := range want.Images {
+		i := slices.IndexFunc(h.Names, func(n string) bool { return spoil[n].do != nil })
+		if i < 0 {
+			whole = append(whole, h)
+			continue
+		}
+		s := spoil[h.Names[i]]
+		want.Broken[h.ID()] = s.word
+		if err := s.do(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want.Images = whole
+	if len(want.Broken) != len(spoil) {
+		t.Fatalf("%d images are broken, want %d", len(want.Broken), len(spoil))
+	}
+	storetest.Run(t, func(t testing.TB) store.Store { return openStore(t, dir, Options{}) }, want)
+}
