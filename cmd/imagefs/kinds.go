@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"imagefs/store"
+	"imagefs/store/containers"
 	"imagefs/store/docker"
 )
 
@@ -25,6 +26,9 @@ var kinds = []struct {
 }{
 	{"docker", "Docker's data root with the overlay2 driver, the embedded store included", func(root string, o openOptions) (store.Store, error) {
 		return docker.Open(root, docker.Options{ReadOnly: o.readOnly, Create: o.create, Cache: o.cache, Lazy: o.lazy, Log: o.log})
+	}},
+	{"podman", "podman's, buildah's and CRI-O's storage with the overlay or vfs driver, read-only", func(root string, o openOptions) (store.Store, error) {
+		return containers.Open(root, containers.Options{Cache: o.cache, Lazy: o.lazy, Log: o.log})
 	}},
 }
 
