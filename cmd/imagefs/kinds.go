@@ -40,7 +40,7 @@ func openKind(root string, o openOptions) (store.Store, error) {
 		if err == nil {
 			return st, nil
 		}
-		if first == nil || errors.Is(first, store.ErrNotFound) {
+		if first == nil || errors.Is(first, store.ErrNotFound) && !errors.Is(err, store.ErrNotFound) {
 			first = err
 		}
 	}
