@@ -45,7 +45,7 @@ func TestDependencies(t *testing.T) {
 }
 
 // kinds are the packages that are a kind of store, or read one.
-var kinds = []string{"imagefs/store/docker", "imagefs/store/containers", "imagefs/store/archive"}
+var kinds = []string{"imagefs/store/docker", "imagefs/store/containerd", "imagefs/store/containers", "imagefs/store/archive"}
 
 func under(pkg, dir string) bool { return pkg == dir || strings.HasPrefix(pkg, dir+"/") }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"imagefs/store"
+	"imagefs/store/containerd"
 	"imagefs/store/containers"
 	"imagefs/store/docker"
 )
@@ -24,6 +25,9 @@ var kinds = []struct {
 	what string
 	open func(root string, o openOptions) (store.Store, error)
 }{
+	{"containerd", "containerd's root, which Docker 29 and later keep their images in too; read-only", func(root string, o openOptions) (store.Store, error) {
+		return containerd.Open(root, containerd.Options{Cache: o.cache, Lazy: o.lazy, Log: o.log})
+	}},
 	{"docker", "Docker's data root with the overlay2 driver, the embedded store included", func(root string, o openOptions) (store.Store, error) {
 		return docker.Open(root, docker.Options{ReadOnly: o.readOnly, Create: o.create, Cache: o.cache, Lazy: o.lazy, Log: o.log})
 	}},

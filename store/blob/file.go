@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 
+	"golang.org/x/sys/unix"
+
 	"imagefs/overlay"
 	"imagefs/store"
 	"imagefs/store/layer"
@@ -36,6 +38,9 @@ func (l *Layer) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
 	m, t, err := l.open(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if int(i) >= m.Inodes() || m.Stat(i).Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, fmt.Errorf("inode %d of layer %s is no regular file: %w", i, l.name(), store.ErrInvalid)
 	}
 	ref, size := m.Ref(i), int64(m.Stat(i).Size)
 	if n, ok := layer.RefBelow(ref); ok {

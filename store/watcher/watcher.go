@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	settle   = 30 * time.Millisecond  // events that come together become one
-	fallback = 500 * time.Millisecond // between looks where the system tells nothing
+	settle       = 30 * time.Millisecond  // events that come together become one
+	settleWrites = 200 * time.Millisecond // the same, of writes
+	fallback     = 500 * time.Millisecond // between looks where the system tells nothing
 )
 
 // Dirs sends on the channel after names in the directories changed, or
@@ -24,6 +25,16 @@ const (
 // directories, and files, are looked at instead: files are what changes in
 // place of names in a directory.
 func Dirs(ctx context.Context, log *slog.Logger, dirs []string, files ...string) <-chan struct{} {
+	return start(ctx, log, follower{settle: settle}, dirs, files)
+}
+
+// Written is Dirs that tells of writes to what is in the directories, too: for
+// databases, which are changed in place, and often.
+func Written(ctx context.Context, log *slog.Logger, dirs []string, files ...string) <-chan struct{} {
+	return start(ctx, log, follower{settle: settleWrites, writes: true}, dirs, files)
+}
+
+func start(ctx context.Context, log *slog.Logger, f follower, dirs, files []string) <-chan struct{} {
 	out := make(chan struct{}, 1)
 	w, err := fsnotify.NewWatcher()
 	if err == nil {
@@ -40,11 +51,16 @@ func Dirs(ctx context.Context, log *slog.Logger, dirs []string, files ...string)
 		go poll(ctx, out, paths, look(paths))
 		return out
 	}
-	go follow(ctx, out, w)
+	go f.follow(ctx, out, w)
 	return out
 }
 
-func follow(ctx context.Context, out chan<- struct{}, w *fsnotify.Watcher) {
+type follower struct {
+	settle time.Duration
+	writes bool // count
+}
+
+func (f follower) follow(ctx context.Context, out chan<- struct{}, w *fsnotify.Watcher) {
 	defer close(out)
 	defer w.Close()
 	for {
@@ -60,10 +76,10 @@ func follow(ctx context.Context, out chan<- struct{}, w *fsnotify.Watcher) {
 			if !ok {
 				return
 			}
-			if e.Op == fsnotify.Chmod || e.Op == fsnotify.Write {
+			if e.Op == fsnotify.Chmod || e.Op == fsnotify.Write && !f.writes {
 				continue // what counts is renamed into place
 			}
-			if !drain(ctx, w) {
+			if !drain(ctx, w, f.settle) {
 				return
 			}
 			notify(out)
@@ -72,7 +88,7 @@ func follow(ctx context.Context, out chan<- struct{}, w *fsnotify.Watcher) {
 }
 
 // drain takes what comes within a moment.
-func drain(ctx context.Context, w *fsnotify.Watcher) bool {
+func drain(ctx context.Context, w *fsnotify.Watcher, settle time.Duration) bool {
 	t := time.NewTimer(settle)
 	defer t.Stop()
 	for {

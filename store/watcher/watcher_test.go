@@ -69,3 +69,25 @@ func TestDirs(t *testing.T) {
 		})
 	}
 }
+
+func TestWritten(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "database")
+	replace(t, file, "one")
+	for _, dirs := range [][]string{{dir}, {dir, filepath.Join(dir, "missing")}} {
+		ctx, stop := context.WithCancel(context.Background())
+		defer stop()
+		ch := Written(ctx, slog.New(slog.DiscardHandler), dirs, file)
+		f, err := os.OpenFile(file, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt([]byte("two"), 0); err != nil {
+			t.Fatal(err)
+		}
+		told(t, ch, "a file was written to")
+		stop()
+		closed(t, ch)
+	}
+}

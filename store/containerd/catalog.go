@@ -1,0 +1,288 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/store"
+)
+
+// catalog is what the store has in one state of its database. Immutable.
+type catalog struct {
+	at     stamp
+	names  store.Names
+	ids    []digest.Digest // sorted
+	images map[digest.Digest]*entry
+	spaces []string // all namespaces, sorted
+}
+
+// entry is an image of a catalog.
+type entry struct {
+	manifests []*manifest // all with this image's config
+	spaces    []string    // the namespaces whose names lead to it
+	updated   time.Time   // when a name was last given to it
+	err       error       // why there is no manifest
+}
+
+// manifest is an image manifest that is here.
+type manifest struct {
+	digest   digest.Digest
+	id       digest.Digest // of its image
+	config   descriptor
+	layers   []descriptor
+	platform *platform // as an index says, nil if none does
+}
+
+// standIn is the ID of an image whose config cannot be read: the digest that
+// there is, if it can be an ID.
+func standIn(d digest.Digest) digest.Digest {
+	if d.Validate() == nil && d.Algorithm() == digest.SHA256 {
+		return d
+	}
+	return digest.FromString(string(d))
+}
+
+// imageID is the ID of the image with that config. It is the config's digest
+// but for algorithms that hardly anybody uses.
+func (s *Store) imageID(config digest.Digest) digest.Digest {
+	if config.Algorithm() != digest.SHA256 {
+		if raw, err := s.readBlob(config, store.MaxConfigSize); err == nil {
+			return digest.FromBytes(raw)
+		}
+	}
+	return standIn(config)
+}
+
+// target is what an image name leads to.
+type target struct {
+	chosen  digest.Digest                   // the image of this machine's platform, or the first
+	digests map[digest.Digest]digest.Digest // of indexes and manifests → image ID
+}
+
+// catalog returns what the store has now, read anew if the database was changed.
+// What it returns must not be changed.
+func (s *Store) catalog(ctx context.Context) (*catalog, error) {
+	if c := s.fresh(); c != nil {
+		return c, nil
+	}
+	s.build.Lock()
+	defer s.build.Unlock()
+	if c := s.fresh(); c != nil {
+		return c, nil // somebody else has read it meanwhile
+	}
+	records, spaces, at, err := s.readImages()
+	if err != nil {
+		return nil, err
+	}
+	b := builder{s: s, ctx: ctx, c: &catalog{at: at, images: map[digest.Digest]*entry{}, spaces: spaces},
+		targets: map[digest.Digest]*target{}, seen: map[digest.Digest]bool{}}
+	found := make([]*target, len(records))
+	for i, r := range records {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		found[i] = b.record(r)
+	}
+	b.c.nameImages(records, found, s.log.Info)
+	b.c.ids = slices.Sorted(maps.Keys(b.c.images))
+	for d := range s.parsed {
+		if !b.seen[d] {
+			delete(s.parsed, d)
+		}
+	}
+	s.current.Store(b.c)
+	return b.c, nil
+}
+
+// fresh returns the catalog if it is of the database as it is now, nil otherwise.
+func (s *Store) fresh() *catalog {
+	c := s.current.Load()
+	if c == nil {
+		return nil
+	}
+	if at, err := s.stampOf(metaFile); err != nil || at != c.at {
+		return nil
+	}
+	return c
+}
+
+// builder makes a catalog.
+type builder struct {
+	s       *Store
+	ctx     context.Context
+	c       *catalog
+	targets map[digest.Digest]*target // by the digest of a record; nil for what is no image
+	seen    map[digest.Digest]bool    // documents
+}
+
+// record takes one image record in; nil for one that leads to no image.
+func (b *builder) record(r record) *target {
+	t, known := b.targets[r.target.Digest]
+	if !known {
+		t = b.target(r)
+		b.targets[r.target.Digest] = t
+	}
+	if t == nil {
+		return nil
+	}
+	for _, id := range append(slices.Collect(maps.Values(t.digests)), t.chosen) {
+		e := b.c.images[id]
+		if !slices.Contains(e.spaces, r.space) {
+			e.spaces = append(e.spaces, r.space)
+		}
+	}
+	if e := b.c.images[t.chosen]; r.updated.After(e.updated) {
+		e.updated = r.updated
+	}
+	return t
+}
+
+// target finds the images that a digest leads to.
+func (b *builder) target(r record) *target {
+	d := r.target.Digest
+	w := walk{b: b, seen: map[digest.Digest]bool{}}
+	w.descriptor(r.target, 0)
+	t := &target{digests: map[digest.Digest]digest.Digest{}}
+	if len(w.found) == 0 {
+		if len(w.problems) == 0 {
+			b.s.log.Info("a name leads to something that is no image", "namespace", r.space, "name", r.name, "digest", d)
+			return nil
+		}
+		// What is left of it is shown under the digest that there is.
+		t.chosen = standIn(d)
+		err := fmt.Errorf("image %.300q in namespace %s: %w", r.name, r.space, errors.Join(w.problems...))
+		if e := b.c.images[t.chosen]; e == nil {
+			b.c.images[t.chosen] = &entry{err: err}
+		}
+		if d.Validate() == nil {
+			t.digests[d] = t.chosen
+		}
+		return t
+	}
+	for _, m := range w.found {
+		e := b.c.images[m.id]
+		if e == nil {
+			e = &entry{}
+			b.c.images[m.id] = e
+		}
+		if !slices.ContainsFunc(e.manifests, func(o *manifest) bool { return o.digest == m.digest }) {
+			e.manifests = append(e.manifests, m)
+		}
+		t.digests[m.digest] = m.id
+	}
+	t.chosen = b.choose(r.space, w.found).id
+	for x := range w.indexes {
+		t.digests[x] = t.chosen
+	}
+	return t
+}
+
+// walk goes from a descriptor to the manifests that are here.
+type walk struct {
+	b        *builder
+	seen     map[digest.Digest]bool
+	found    []*manifest
+	indexes  map[digest.Digest]bool
+	problems []error
+}
+
+func (w *walk) descriptor(d descriptor, depth int) {
+	if w.seen[d.Digest] {
+		return
+	}
+	w.seen[d.Digest] = true
+	if len(w.seen) > maxPlatforms || depth > maxNesting {
+		w.problems = append(w.problems, fmt.Errorf("index of more than %d manifests, or in more than %d others: %w", maxPlatforms, maxNesting, store.ErrTooLarge))
+		return
+	}
+	doc, err := w.b.s.document(d.Digest)
+	if err != nil {
+		if d.Platform != nil {
+			err = fmt.Errorf("%s: %w", d.Platform, err)
+		}
+		w.problems = append(w.problems, err)
+		return
+	}
+	w.b.seen[d.Digest] = true
+	switch {
+	case doc.Manifests != nil:
+		if w.indexes == nil {
+			w.indexes = map[digest.Digest]bool{}
+		}
+		w.indexes[d.Digest] = true
+		for _, m := range *doc.Manifests {
+			if !m.isAttestation() {
+				w.descriptor(m, depth+1)
+			}
+		}
+	case doc.isImage():
+		w.found = append(w.found, &manifest{digest: d.Digest, id: w.b.s.imageID(doc.Config.Digest), config: *doc.Config, layers: doc.Layers, platform: d.Platform})
+	}
+}
+
+// choose returns the manifest that a name stands for: of this machine's platform
+// if it is here whole, else one that is here whole.
+func (b *builder) choose(space string, all []*manifest) *manifest {
+	if len(all) == 1 {
+		return all[0]
+	}
+	best, rank := all[0], 3*unfit
+	for _, m := range all {
+		r := b.platform(m).rank(host)
+		if !b.s.whole(m, append([]string{space}, b.c.spaces...)) {
+			r += unfit + 1
+		}
+		if r < rank {
+			best, rank = m, r
+		}
+	}
+	return best
+}
+
+// platform is what a manifest's image runs on, as the index or else the config says.
+func (b *builder) platform(m *manifest) platform {
+	if m.platform != nil {
+		return *m.platform
+	}
+	_, c, err := b.s.config(m)
+	if err != nil {
+		return platform{}
+	}
+	return platform{c.OS, strings.ToLower(c.Architecture), c.Variant}
+}
+
+// whole tells whether everything is here that a manifest's image is made of.
+func (s *Store) whole(m *manifest, spaces []string) bool {
+	_, c, err := s.config(m)
+	if err != nil || len(c.DiffIDs) != len(m.layers) {
+		return false
+	}
+	snapshots, err := s.readSnapshots(spaces, chains(c))
+	if err != nil {
+		return false
+	}
+	for n, chain := range chains(c) {
+		if _, ok := snapshots[chain]; !ok && !s.hasBlob(m.layers[n].Digest) {
+			return false
+		}
+	}
+	return true
+}
+
+// chains are the chain IDs of an image's layers, bottom first.
+func chains(c store.Config) []digest.Digest {
+	out := make([]digest.Digest, len(c.DiffIDs))
+	var chain digest.Digest
+	for n, d := range c.DiffIDs {
+		chain = store.NextChainID(chain, d)
+		out[n] = chain
+	}
+	return out
+}

@@ -1,0 +1,144 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/store"
+	"imagefs/store/beneath"
+	"imagefs/store/blob"
+	"imagefs/store/unpacked"
+)
+
+// Options of Open.
+type Options struct {
+	Cache string       // directory for what is derived from the store; "" keeps it in memory
+	Lazy  bool         // read layers that have no index as they are looked into, and index them later
+	Log   *slog.Logger // nil: silent
+}
+
+// The layout.
+const (
+	metaDir     = "io.containerd.metadata.v1.bolt"
+	metaFile    = metaDir + "/meta.db"
+	blobDir     = "io.containerd.content.v1.content/blobs"
+	snapDir     = "io.containerd.snapshotter.v1.overlayfs"
+	snapFile    = snapDir + "/metadata.db"
+	snapshotDir = snapDir + "/snapshots"
+)
+
+// Store is containerd's image store.
+type Store struct {
+	root  *beneath.Root
+	path  string
+	log   *slog.Logger
+	set   *unpacked.Set
+	blobs *blob.Cache
+
+	build   sync.Mutex // one reading of the databases at a time; guards parsed
+	parsed  map[digest.Digest]*document
+	current atomic.Pointer[catalog]
+
+	mu     sync.Mutex // guards layers
+	layers map[digest.Digest]*layerRec
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the store at root, which is containerd's root directory or the data
+// root of a Docker daemon that has its containerd's root in it. store.ErrNotFound
+// if there is none, store.ErrCorrupt if its database cannot be read.
+func Open(root string, o Options) (*Store, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	r, err := locate(abs)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{root: r, path: r.Name(), log: o.Log, parsed: map[digest.Digest]*document{}, layers: map[digest.Digest]*layerRec{}}
+	live, err := s.checkDatabases()
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	if live {
+		s.log.Info("a containerd is running on the store: its databases are read without their lock", "store", s.path)
+	}
+	s.set = &unpacked.Set{Path: s.path, Cache: o.Cache, Lazy: o.Lazy, Log: o.Log}
+	s.blobs = blob.NewCache(blob.Options{Dir: o.Cache, Background: o.Lazy, Log: o.Log})
+	return s, nil
+}
+
+// dockersRoot is where a Docker daemon keeps the root of its own containerd.
+const dockersRoot = "containerd/daemon"
+
+// locate opens the root of a store.
+func locate(root string) (*beneath.Root, error) {
+	r, err := beneath.Open(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no store at %s: %w", root, store.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if _, err := r.Stat(metaFile); err == nil {
+		return r, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		r.Close()
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	defer r.Close()
+	// A daemon that keeps its images in image/overlay2 has a containerd as well.
+	if r.Exists(dockersRoot+"/"+metaFile) && !r.IsDir("image/overlay2/imagedb") {
+		return r.Sub(dockersRoot)
+	}
+	return nil, fmt.Errorf("no store at %s: %w", root, store.ErrNotFound)
+}
+
+// Root implements store.Store.
+func (s *Store) Root() string { return s.path }
+
+// Close releases the store's descriptors. Files that are open stay readable.
+func (s *Store) Close() error {
+	s.set.Close()
+	s.blobs.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.layers {
+		l.close()
+	}
+	s.layers = nil
+	return s.root.Close()
+}
+
+// Names implements store.Store.
+func (s *Store) Names(ctx context.Context) (store.Names, error) {
+	c, err := s.catalog(ctx)
+	if err != nil {
+		return store.Names{}, err
+	}
+	return c.names, nil
+}
+
+// IDs implements store.Store: the images of all platforms that are here, and
+// what is left of those that are not whole.
+func (s *Store) IDs(ctx context.Context) ([]digest.Digest, error) {
+	c, err := s.catalog(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.ids, nil
+}
