@@ -36,7 +36,8 @@ var kinds = []struct {
 	}},
 }
 
-// openKind opens the store at root with the first kind that finds one there.
+// openKind opens the store at root with the first kind that finds one there. Of
+// the errors of kinds that find none, the one counts that says most.
 func openKind(root string, o openOptions) (store.Store, error) {
 	var first error
 	for _, k := range kinds {
@@ -44,7 +45,8 @@ func openKind(root string, o openOptions) (store.Store, error) {
 		if err == nil {
 			return st, nil
 		}
-		if first == nil || errors.Is(first, store.ErrNotFound) && !errors.Is(err, store.ErrNotFound) {
+		if first == nil || errors.Is(first, store.ErrNotFound) &&
+			(!errors.Is(err, store.ErrNotFound) || len(err.Error()) > len(first.Error())) {
 			first = err
 		}
 	}
