@@ -15,6 +15,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/save"
 )
 
 // image is a directory of ids/, from its first lookup until the image is removed.
@@ -37,10 +38,11 @@ type image struct {
 // volatileText is one content that a volatile file has or had. A new content is
 // a new inode, so that the kernel can keep each as long as it likes.
 type volatileText struct {
-	image uint64
-	text  []byte
-	mtime time.Time
-	key   string
+	image   uint64
+	text    []byte
+	archive *save.Archive // instead of text
+	mtime   time.Time
+	key     string
 }
 
 // keepTexts is how many contents are kept of an image's volatile files.
@@ -53,22 +55,30 @@ func (f *fsys) textNode(im *image, img store.Image, file int) (nodeID, error) {
 		return 0, syscall.ENOENT
 	}
 	key := fmt.Sprintf("%d/%d/%s", im.slot, file, text)
-	slot, _, err := f.texts.intern(key, maxSynthSlot, func(uint64) *volatileText {
-		return &volatileText{im.slot, text, f.imageTime(img), key}
-	})
+	return f.volatile(im, &volatileText{image: im.slot, text: text, mtime: f.imageTime(img), key: key})
+}
+
+// volatile returns the node of a content.
+func (f *fsys) volatile(im *image, t *volatileText) (nodeID, error) {
+	slot, _, err := f.texts.intern(t.key, maxSynthSlot, func(uint64) *volatileText { return t })
 	if err != nil {
 		return 0, err
 	}
+	f.keepText(im, slot)
+	return synthID(typeText, slot, 0), nil
+}
+
+// keepText makes a content the latest that was looked up, and lets go of the oldest.
+func (f *fsys) keepText(im *image, slot uint64) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	if !slices.Contains(im.texts, slot) {
-		im.texts = append(im.texts, slot)
-		if len(im.texts) > keepTexts {
-			f.clearTexts(im.texts[:1])
-			im.texts = im.texts[1:]
-		}
+	if n := slices.Index(im.texts, slot); n >= 0 {
+		im.texts = slices.Delete(im.texts, n, n+1)
 	}
-	return synthID(typeText, slot, 0), nil
+	if im.texts = append(im.texts, slot); len(im.texts) > keepTexts {
+		f.clearTexts(im.texts[:1])
+		im.texts = im.texts[1:]
+	}
 }
 
 func (f *fsys) clearTexts(slots []uint64) {
@@ -168,11 +178,17 @@ type imageFile struct {
 	volatile bool
 	// report is made of the config, and costly to make
 	report bool
+	// node finds what is no text; has tells whether the image has it
+	node func(f *fsys, im *image, img store.Image) (nodeID, error)
+	has  func(f *fsys, im *image, img store.Image) bool
 }
 
 // exists tells whether an image has the file.
 func (i *imageFile) exists(f *fsys, im *image, img store.Image) bool {
-	if i.report {
+	switch {
+	case i.has != nil:
+		return i.has(f, im, img)
+	case i.report:
 		return img.RawConfig() != nil
 	}
 	return i.text(f, im, img) != nil
@@ -182,6 +198,9 @@ func (i *imageFile) exists(f *fsys, im *image, img store.Image) bool {
 var imageFiles = []imageFile{
 	{},
 	{name: "config.json", text: func(_ *fsys, _ *image, img store.Image) []byte { return img.RawConfig() }},
+	{name: "manifest.json", text: manifestJSON},
+	{name: imageTar, node: (*fsys).tarNode, has: (*fsys).hasImageTar, volatile: true},
+	{name: "Dockerfile", text: dockerfile, report: true},
 	{name: "history", text: historyTable, volatile: true, report: true},
 	{name: "history.json", text: historyJSON, volatile: true, report: true},
 	{name: "inspect.json", text: inspectJSON, volatile: true, report: true},
@@ -249,6 +268,9 @@ func (f *fsys) imageFileNode(n synth, im *image, img store.Image) (synth, error)
 		return n, syscall.ENOENT
 	}
 	file := &imageFiles[i]
+	if file.text == nil {
+		return n, syscall.ENOENT
+	}
 	text := file.text(f, im, img)
 	if text == nil {
 		return n, syscall.ENOENT
@@ -284,6 +306,9 @@ func (f *fsys) imageChild(dir nodeID, name string) (nodeID, error) {
 	}
 	for i := 1; i < len(imageFiles); i++ {
 		if imageFiles[i].name == name {
+			if node := imageFiles[i].node; node != nil {
+				return node(f, im, img)
+			}
 			if imageFiles[i].volatile {
 				return f.textNode(im, img, i)
 			}

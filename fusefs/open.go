@@ -134,7 +134,7 @@ func (o *opens) closeAll() {
 // handle is what an open file or directory of the kernel stands for; one of its fields is set.
 type handle struct {
 	of     *openFile
-	file   store.File // layer.tar
+	file   store.File // layer.tar, image.tar
 	im     *image     // of file
 	text   []byte
 	shared *changeList // that text is of
@@ -266,7 +266,7 @@ func (f *fsys) openSynth(id nodeID) (*handle, error) {
 		}
 	case typeText:
 		if t := f.texts.get(id.slot()); t != nil {
-			return &handle{text: t.text}, nil
+			return f.openText(t)
 		}
 		return nil, syscall.ESTALE
 	case typeImage:
@@ -274,7 +274,7 @@ func (f *fsys) openSynth(id nodeID) (*handle, error) {
 		if err != nil {
 			return nil, err
 		}
-		if i := id.file(); i > 0 && i < len(imageFiles) {
+		if i := id.file(); i > 0 && i < len(imageFiles) && imageFiles[i].text != nil {
 			return &handle{text: imageFiles[i].text(f, im, img)}, nil
 		}
 	case typeLayer:

@@ -6,7 +6,8 @@ const readme = `This is imagefs: the images of a container image store, as files
   images/<repo>/<tag>   every name, a link to its image
   digests/<alg>/<hex>   every repository digest, a link to its image
   ids/<id>/             every image; 12 digits of an ID are enough to look one up
-      config.json history history.json inspect.json
+      config.json manifest.json history history.json inspect.json Dockerfile
+      image.tar         what docker save gives, made as it is read
       id created size architecture os parent tags digests
       rootfs/           all layers merged
       layers/<n>/       bottom first: diff/ rootfs/ layer.tar changes diffid chainid

@@ -15,7 +15,11 @@ const retireAfter = time.Minute
 func (f *fsys) retire(im *image, roots []nodeID) {
 	f.later(f.retireAfter, "let go of an image", func() {
 		f.readers.drop(f, func(id nodeID) bool {
-			return id.synthType() == typeLayer && id.kind() == kindSynth && id.slot() == im.slot
+			if id.kind() != kindSynth {
+				return false
+			}
+			// The contents of its volatile files were forgotten when it went.
+			return id.synthType() == typeLayer && id.slot() == im.slot || id.synthType() == typeText && f.texts.get(id.slot()) == nil
 		})
 		if im.open.Load() == 0 && f.letGo(roots) {
 			f.images.clear(im.slot)

@@ -106,7 +106,7 @@ func (f *fsys) synthNode(id nodeID) (synth, error) {
 		if t == nil {
 			return n, syscall.ESTALE
 		}
-		n.mode, n.nlink, n.size, n.mtime, n.valid, n.entryValid = fileMode, 1, uint64(len(t.text)), t.mtime, forever, -1
+		n.mode, n.nlink, n.size, n.mtime, n.valid, n.entryValid = fileMode, 1, t.size(), t.mtime, forever, -1
 		return n, nil
 	}
 	return n, syscall.ENOENT

@@ -105,6 +105,9 @@ const topicTree = `A mounted store
       config.json        its config, byte for byte: sha256sum gives the ID
       inspect.json       what docker image inspect prints
       history            what docker history --no-trunc prints; history.json
+      manifest.json      its manifest, where the store has one
+      Dockerfile         rebuilt from the history, best effort
+      image.tar          what docker save gives, made as it is read
       id created size architecture os parent tags digests
                          one value a line; no file where there is no value
       error              only in a broken image: what is wrong with it

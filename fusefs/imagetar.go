@@ -1,0 +1,76 @@
+package fusefs
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+
+	"imagefs/store"
+	"imagefs/store/report"
+	"imagefs/store/save"
+)
+
+// imageTar is the name of the archive in an image's directory.
+const imageTar = "image.tar"
+
+// hasImageTar tells whether the store can give the tars of all layers of an image.
+func (f *fsys) hasImageTar(_ *image, img store.Image) bool {
+	layers := img.Layers()
+	return img.RawConfig() != nil && img.Err() == nil && len(layers) == len(img.Config().DiffIDs) &&
+		!slices.ContainsFunc(layers, func(l store.Layer) bool { return !f.hasTar(l) })
+}
+
+// tarNode returns the node of an image's archive, with the names that it has
+// now: other names are another content, and so another inode.
+func (f *fsys) tarNode(im *image, img store.Image) (nodeID, error) {
+	if !f.hasImageTar(im, img) {
+		return 0, syscall.ENOENT
+	}
+	tags := f.snap.Load().refs[im.id].Tags
+	key := fmt.Sprintf("%d/%s/%q", im.slot, imageTar, tags)
+	if slot, ok := f.texts.find(key); ok {
+		f.keepText(im, slot)
+		return synthID(typeText, slot, 0), nil
+	}
+	arch, err := save.Docker(f.life, []save.Item{{Image: img, Names: tags}})
+	if err != nil {
+		return 0, err
+	}
+	return f.volatile(im, &volatileText{image: im.slot, archive: arch, mtime: f.imageTime(img), key: key})
+}
+
+// openText opens one content of a volatile file.
+func (f *fsys) openText(t *volatileText) (*handle, error) {
+	if t.archive == nil {
+		return &handle{text: t.text}, nil
+	}
+	im := f.images.get(t.image)
+	if im == nil || im.gone.Load() {
+		return nil, syscall.ESTALE
+	}
+	im.open.Add(1)
+	return &handle{file: t.archive.Open(f.life), im: im}, nil
+}
+
+func (t *volatileText) size() uint64 {
+	if t.archive != nil {
+		return uint64(t.archive.Size())
+	}
+	return uint64(len(t.text))
+}
+
+// dockerfile is the content of the file of that name.
+func dockerfile(_ *fsys, _ *image, img store.Image) []byte {
+	if img.RawConfig() == nil {
+		return nil
+	}
+	return report.Dockerfile(img)
+}
+
+// manifestJSON is the manifest that an image came with.
+func manifestJSON(_ *fsys, _ *image, img store.Image) []byte {
+	if m, ok := img.(store.Manifester); ok {
+		return m.RawManifest()
+	}
+	return nil
+}
