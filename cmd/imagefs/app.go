@@ -25,8 +25,8 @@ type app struct {
 	err    io.Writer
 	stdout io.Writer
 
-	storeFlag string
-	caught    os.Signal // the signal that ended the run, nil if none did
+	stores []string  // of --store
+	caught os.Signal // the signal that ended the run, nil if none did
 }
 
 func newApp(in io.Reader, out, err io.Writer) *app {
@@ -47,7 +47,7 @@ func (a *app) run(args []string) (code int) {
 	ctx, stop := a.untilSignal()
 	defer stop()
 	root := newRootCommand(a)
-	root.SetArgs(args)
+	root.SetArgs(fromMount(root, args))
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
@@ -140,7 +140,7 @@ Docker's own images, as they are:
 		Version:           versionNumber(),
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.PersistentFlags().StringVar(&a.storeFlag, "store", "", "the store, a `DIRECTORY` (default $IMAGEFS_STORE, else "+defaultStore()+")")
+	root.PersistentFlags().StringArrayVar(&a.stores, "store", nil, "a `STORE`, [NAME=][KIND:]PATH, any number of times (default $IMAGEFS_STORE, else all that are found); see 'imagefs help stores'")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %w; see '%s --help'", cmd.Name(), err, cmd.CommandPath())
 	})

@@ -23,6 +23,10 @@ func background(ctx context.Context, a *app, o mountOptions, dir string) error {
 	if err != nil {
 		return during("mount", err)
 	}
+	args, err := o.args(a, dir)
+	if err != nil {
+		return during("mount", err)
+	}
 	ready, tell, err := os.Pipe()
 	if err != nil {
 		return during("mount", err)
@@ -35,7 +39,7 @@ func background(ctx context.Context, a *app, o mountOptions, dir string) error {
 	}
 	defer errors.Close()
 	defer said.Close()
-	cmd := exec.Command(self, o.args(a, dir)...)
+	cmd := exec.Command(self, args...)
 	cmd.Env = append(os.Environ(), readyEnv+"=3")
 	cmd.Dir = "/"
 	cmd.Stderr = said
@@ -81,10 +85,14 @@ func background(ctx context.Context, a *app, o mountOptions, dir string) error {
 }
 
 // args is the command line of the process in the background.
-func (o mountOptions) args(a *app, dir string) []string {
+func (o mountOptions) args(a *app, dir string) ([]string, error) {
 	var args []string
-	if path, named := a.storePath(); named {
-		args = append(args, "--store", absolute(path))
+	specs, err := a.named()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range specs {
+		args = append(args, "--store", s.String())
 	}
 	args = append(args, "mount", "--foreground")
 	for flag, set := range map[string]bool{
@@ -97,7 +105,7 @@ func (o mountOptions) args(a *app, dir string) []string {
 	if o.logFile != "" {
 		args = append(args, "--log-file", o.logFile)
 	}
-	return append(args, "--", dir)
+	return append(args, "--", dir), nil
 }
 
 // newReady returns the function that tells the process that started this one,

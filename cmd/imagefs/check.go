@@ -60,7 +60,7 @@ func runCheck(ctx context.Context, a *app, o checkOptions) error {
 	defer st.Close()
 	c, ok := st.(store.Checker)
 	if !ok {
-		return during("check", store.ErrUnsupported)
+		return during("check", store.Cannot(st, "check anything"))
 	}
 	problems := 0
 	err = c.Check(ctx, !o.quick, func(p store.Problem) {
@@ -81,7 +81,7 @@ func runCheck(ctx context.Context, a *app, o checkOptions) error {
 		return during("check", err)
 	}
 	if problems > 0 {
-		a.complain("check", fmt.Errorf("%s in the store %s", count(problems, "problem"), st.Root()))
+		a.complain("check", fmt.Errorf("%s in the store %s", count(problems, "problem"), strings.Join(roots(st), ", ")))
 		return failed
 	}
 	if !o.quiet && o.format == "" {
@@ -89,7 +89,7 @@ func runCheck(ctx context.Context, a *app, o checkOptions) error {
 		if err != nil {
 			return during("check", err)
 		}
-		a.printf("%s: %s, all well\n", st.Root(), count(len(ids), "image"))
+		a.printf("%s: %s, all well\n", strings.Join(roots(st), ", "), count(len(ids), "image"))
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ func runImages(ctx context.Context, a *app, o imagesOptions) error {
 // yet has none, which is not an error, as a new Docker has none.
 func (a *app) listImages(ctx context.Context, filter report.Filter) ([]report.Summary, error) {
 	st, err := a.openStore(openOptions{})
-	if _, named := a.storePath(); errors.Is(err, store.ErrNotFound) && !named {
+	if named, _ := a.named(); errors.Is(err, store.ErrNotFound) && len(named) == 0 {
 		a.complain("images", err)
 		return nil, nil
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"log/slog"
 
 	"imagefs/store"
@@ -19,36 +18,56 @@ type openOptions struct {
 	log      *slog.Logger
 }
 
-// kinds are the kinds of store, in the order in which they are tried.
-var kinds = []struct {
-	name string
+// kind is a kind of store.
+type kind struct {
+	name string // goes before ":" in --store
 	what string
-	open func(root string, o openOptions) (store.Store, error)
-}{
-	{"containerd", "containerd's root, which Docker 29 and later keep their images in too; read-only", func(root string, o openOptions) (store.Store, error) {
-		return containerd.Open(root, containerd.Options{Cache: o.cache, Lazy: o.lazy, Log: o.log})
-	}},
-	{"docker", "Docker's data root with the overlay2 driver, the embedded store included", func(root string, o openOptions) (store.Store, error) {
-		return docker.Open(root, docker.Options{ReadOnly: o.readOnly, Create: o.create, Cache: o.cache, Lazy: o.lazy, Log: o.log})
-	}},
-	{"podman", "podman's, buildah's and CRI-O's storage with the overlay or vfs driver, read-only", func(root string, o openOptions) (store.Store, error) {
-		return containers.Open(root, containers.Options{Cache: o.cache, Lazy: o.lazy, Log: o.log})
-	}},
+	// places are where such a store lies if nobody chose otherwise
+	places []place
+	// is tells whether a store of this kind lies at a path, not below it, without opening it
+	is func(path string) bool
+	// open opens the store at a path; store.ErrNotFound if there is none of this kind
+	open func(path string, o openOptions) (store.Store, error)
 }
 
-// openKind opens the store at root with the first kind that finds one there. Of
-// the errors of kinds that find none, the one counts that says most.
-func openKind(root string, o openOptions) (store.Store, error) {
-	var first error
-	for _, k := range kinds {
-		st, err := k.open(root, o)
-		if err == nil {
-			return st, nil
-		}
-		if first == nil || errors.Is(first, store.ErrNotFound) &&
-			(!errors.Is(err, store.ErrNotFound) || len(err.Error()) > len(first.Error())) {
-			first = err
-		}
-	}
-	return nil, first
+// place is where a store usually lies.
+type place struct {
+	name   string // of the store, in the tree
+	system string // of the machine
+	user   string // of an ordinary user, below $XDG_DATA_HOME
+}
+
+// embedded is the name of the store that needs no other program.
+const embedded = "imagefs"
+
+// kinds are the kinds of store. Their order, and that of their places, is the
+// one in which stores are looked for and in which they go before each other.
+var kinds = []kind{
+	{
+		name:   "docker",
+		what:   "Docker's data root with the overlay2 driver, the embedded store included",
+		places: []place{{embedded, "/var/lib/imagefs", "imagefs"}, {"docker", "/var/lib/docker", "docker"}},
+		is:     docker.Is,
+		open: func(path string, o openOptions) (store.Store, error) {
+			return docker.Open(path, docker.Options{ReadOnly: o.readOnly, Create: o.create, Cache: o.cache, Lazy: o.lazy, Log: o.log})
+		},
+	},
+	{
+		name:   "containerd",
+		what:   "containerd's root, which Docker 29 and later keep their images in too; read-only",
+		places: []place{{"docker", "/var/lib/docker", "docker"}, {"containerd", "/var/lib/containerd", "containerd"}},
+		is:     containerd.Is,
+		open: func(path string, o openOptions) (store.Store, error) {
+			return containerd.Open(path, containerd.Options{Cache: o.cache, Lazy: o.lazy, Log: o.log})
+		},
+	},
+	{
+		name:   "podman",
+		what:   "podman's, buildah's and CRI-O's storage with the overlay or vfs driver, read-only",
+		places: []place{{"podman", "/var/lib/containers/storage", "containers/storage"}},
+		is:     containers.Is,
+		open: func(path string, o openOptions) (store.Store, error) {
+			return containers.Open(path, containers.Options{Cache: o.cache, Lazy: o.lazy, Log: o.log})
+		},
+	},
 }

@@ -68,7 +68,7 @@ func runLoad(ctx context.Context, a *app, o loadOptions) (err error) {
 	defer st.Close()
 	dst, ok := st.(store.Ingester)
 	if !ok {
-		return during("load", store.ErrUnsupported)
+		return during("load", advised{store.Cannot(st, "load images"), "name a store that can be written, or none for the embedded one"})
 	}
 	before, err := st.Names(ctx)
 	if err != nil {

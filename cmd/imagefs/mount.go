@@ -27,31 +27,39 @@ type mountOptions struct {
 func newMountCommand(a *app) *cobra.Command {
 	var o mountOptions
 	cmd := &cobra.Command{
-		Use:   "mount [DIR]",
-		Short: "Show the store as a file system; without DIR list what is mounted",
-		Long: `Show the store at DIR, an existing directory. The command returns when the tree is
-ready; the program stays in the background until DIR is unmounted, with imagefs
-umount or umount(8), or it gets SIGINT or SIGTERM. What a killed imagefs left at
-DIR is cleared away. Without DIR it lists the mounts that there are.
+		Use:   "mount [STORE...] [DIR]",
+		Short: "Show stores as a file system; without DIR list what is mounted",
+		Long: `Show the stores at DIR, an existing directory: those that are named here or with
+--store, else all that are found on this machine. The command returns when the
+tree is ready; the program stays in the background until DIR is unmounted, with
+imagefs umount or umount(8), or it gets SIGINT or SIGTERM. What a killed imagefs
+left at DIR is cleared away. Without DIR it lists the mounts that there are.
 
-DIR must not be, contain, or lie in the store. An ordinary user needs fusermount3
+DIR must not be, contain, or lie in a store. An ordinary user needs fusermount3
 (Debian: the package fuse3) and a store that they can read.
 
 Options for -o: ro, allow_other, suid, dev, and those of every file system that
-change nothing here. See also: imagefs help tree, imagefs help control.`,
+change nothing here. With mount(8) and in /etc/fstab the type is fuse.imagefs, the
+device a STORE, or none for those that are found; there -o also takes store=STORE
+for more of them, and with_suid and with_dev for --suid and --dev.
+See also: imagefs help stores, imagefs help tree, imagefs help control.`,
 		Example: `  sudo imagefs mount /mnt
-  sudo imagefs --store /var/lib/docker mount --allow-other /mnt
+  sudo imagefs mount --allow-other /var/lib/docker /mnt
+  sudo imagefs mount /var/lib/docker old=/mnt/evidence/docker /mnt
+  sudo mount -t fuse.imagefs /var/lib/docker /mnt -o ro,allow_other
   imagefs --store ~/copy/of/docker mount --read-only mnt
   imagefs mount --foreground mnt`,
-		Args: wants(0, 1),
+		Args: wants(0, -1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-			return nil, cobra.ShellCompDirectiveFilterDirs
+			return nil, cobra.ShellCompDirectiveDefault
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return listMounts(a)
 			}
-			return runMount(cmd.Context(), a, o, args[0])
+			last := len(args) - 1
+			a.stores = append(a.stores, args[:last]...)
+			return runMount(cmd.Context(), a, o, args[last])
 		},
 	}
 	f := cmd.Flags()
@@ -70,7 +78,8 @@ change nothing here. See also: imagefs help tree, imagefs help control.`,
 var ignored = map[string]bool{
 	"defaults": true, "rw": true, "nosuid": true, "nodev": true, "exec": true, "auto": true, "noauto": true,
 	"user": true, "users": true, "nouser": true, "_netdev": true, "nofail": true,
-	"atime": true, "noatime": true, "relatime": true, "default_permissions": true, "nonempty": true,
+	"atime": true, "noatime": true, "relatime": true, "diratime": true, "nodiratime": true, "strictatime": true,
+	"async": true, "default_permissions": true, "nonempty": true,
 }
 
 // apply adds the words of -o to the options.
@@ -87,7 +96,7 @@ func (o *mountOptions) apply() error {
 			o.dev = true
 		case w == "debug":
 			o.debug = true
-		case w == "" || ignored[w] || strings.HasPrefix(w, "x-") || strings.HasPrefix(w, "comment="):
+		case w == "" || ignored[w] || strings.HasPrefix(w, "x-") || strings.HasPrefix(w, "comment=") || strings.HasPrefix(w, "user="):
 		default:
 			return usagef("mount: there is no option %q for -o", w)
 		}
@@ -149,9 +158,11 @@ func openMountStore(a *app, o mountOptions, dir string, log *slog.Logger) (store
 	if err != nil {
 		return nil, err
 	}
-	if err := refuseOverlap(dir, st.Root()); err != nil {
-		st.Close()
-		return nil, err
+	for _, root := range roots(st) {
+		if err := refuseOverlap(dir, root); err != nil {
+			st.Close()
+			return nil, err
+		}
 	}
 	return st, nil
 }

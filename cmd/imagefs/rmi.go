@@ -43,7 +43,7 @@ func runRmi(ctx context.Context, a *app, o rmiOptions, images []string) error {
 	defer st.Close()
 	rm, ok := st.(store.Remover)
 	if !ok {
-		return during("rmi", store.ErrUnsupported)
+		return during("rmi", store.Cannot(st, "remove images"))
 	}
 	var result error
 	for _, image := range images {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"imagefs": func() { os.Exit(Main()) }})
+	testscript.Main(m, map[string]func(){"imagefs": func() {
+		// The stores of the machine that runs the tests are not looked for.
+		systemRoot = os.Getenv("TEST_SYSTEM_ROOT")
+		os.Exit(Main())
+	}})
 }
 
 // TestScripts runs testdata/script: each is a user at a terminal, with a store
@@ -52,6 +57,8 @@ func setupScript(env *testscript.Env) error {
 	env.Setenv("HOME", env.WorkDir+"/home")
 	env.Setenv("IMAGEFS_STORE", env.WorkDir+"/store")
 	env.Setenv("XDG_CACHE_HOME", env.WorkDir+"/cache")
+	env.Setenv("XDG_DATA_HOME", env.WorkDir+"/data")
+	env.Setenv("TEST_SYSTEM_ROOT", env.WorkDir+"/system")
 	env.Setenv("TZ", "UTC")
 	env.Setenv("TERM", "dumb")
 	env.Defer(func() { unmountBelow(env.WorkDir) })
@@ -122,7 +129,7 @@ func servers(ts *testscript.TestScript) []int {
 	for _, d := range dirs {
 		b, err := os.ReadFile(d + "/cmdline")
 		args := strings.Split(string(b), "\x00")
-		if err != nil || len(args) < 4 || filepath.Base(args[0]) != "imagefs" || !strings.HasPrefix(args[2], ts.Getenv("WORK")) {
+		if err != nil || filepath.Base(args[0]) != "imagefs" || !slices.Contains(args, "--foreground") || !strings.Contains(string(b), ts.Getenv("WORK")) {
 			continue
 		}
 		var pid int

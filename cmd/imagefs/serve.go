@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -37,7 +38,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	}
 	defer st.Close()
 	opts := fusefs.Options{
-		Source: st.Root(), AllowOther: o.allowOther, ReadOnly: o.readOnly,
+		Source: source(st), AllowOther: o.allowOther, ReadOnly: o.readOnly,
 		Suid: o.suid, Dev: o.dev, Debug: o.debug, Log: log,
 	}
 	if dst, ok := st.(store.Ingester); ok && !o.readOnly {
@@ -117,4 +118,15 @@ func mountLog(a *app, o mountOptions) (*slog.Logger, func(), error) {
 		return nil, nil, fmt.Errorf("log file: %w", err)
 	}
 	return newLog(io.Writer(f), level, true), func() { f.Close() }, nil
+}
+
+// maxSource bounds what the mount table names as the device, in bytes.
+const maxSource = 1000
+
+// source is what the mount table names as the device: where the stores are.
+func source(st store.Store) string {
+	if s := strings.Join(roots(st), ","); s != "" && len(s) <= maxSource {
+		return s
+	}
+	return "imagefs"
 }

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,15 +12,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"imagefs/store"
+	"imagefs/store/union"
 )
 
-// dockerRoot is where Docker keeps its store if nothing else was configured.
-const dockerRoot = "/var/lib/docker"
-
-// defaultStore is the store of who says nothing.
+// defaultStore is where the embedded store lies.
 func defaultStore() string {
 	if os.Geteuid() == 0 {
-		return "/var/lib/imagefs"
+		return systemRoot + "/var/lib/imagefs"
 	}
 	return xdg("XDG_DATA_HOME", ".local/share")
 }
@@ -46,37 +44,142 @@ func xdg(variable, below string) string {
 	return filepath.Join(home, below, "imagefs")
 }
 
-// storePath is the store that the user means, and whether it was named.
-func (a *app) storePath() (path string, named bool) {
-	for _, p := range []string{a.storeFlag, os.Getenv("IMAGEFS_STORE")} {
-		if p != "" {
-			return p, true
-		}
-	}
-	return defaultStore(), false
-}
-
-// openStore opens the store that the user means. The caller closes it.
+// openStore opens the store that the user means, several as one. The caller
+// closes it. Nobody's wish is the stores of this machine; for a command that
+// makes stores it is the embedded one.
 func (a *app) openStore(o openOptions) (store.Store, error) {
-	path, named := a.storePath()
 	if o.log == nil {
 		o.log = newLog(a.err, slog.LevelWarn, false)
 	}
 	o.cache = cacheDir()
-	st, err := openKind(path, o)
+	specs, err := a.named()
+	switch {
+	case err != nil:
+		return nil, err
+	case len(specs) == 1:
+		st, _, err := openSpec(specs[0], o)
+		return st, adviseStore(err, true)
+	case len(specs) > 1:
+		return openNamed(specs, o)
+	case o.create:
+		return openEmbedded(o)
+	}
+	return openFound(findStores(o), o)
+}
+
+func adviseStore(err error, named bool) error {
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, advised{err, noStoreAdvice(named)}
+		return advised{err, noStoreAdvice(named)}
+	}
+	return err
+}
+
+func openEmbedded(o openOptions) (store.Store, error) {
+	st, _, err := openSpec(spec{kind: kinds[0].name, path: defaultStore()}, o)
+	return st, adviseStore(err, false)
+}
+
+// openNamed opens several stores that were named: all of them, or none.
+func openNamed(specs []spec, o openOptions) (store.Store, error) {
+	specs, err := nameAll(specs)
+	if err != nil {
+		return nil, err
+	}
+	o.create = false
+	into := ""
+	var parts []store.Part
+	for _, s := range specs {
+		st, kind, err := openSpec(s, o)
+		if err != nil {
+			closeParts(parts)
+			return nil, adviseStore(fmt.Errorf("store %s: %w", s.name, err), true)
+		}
+		if s.path == defaultStore() {
+			into = s.name
+		}
+		parts = append(parts, store.Part{Name: s.name, Kind: kind, Path: s.path, Store: st})
+	}
+	return newUnion(parts, union.Options{Into: into, Log: o.log})
+}
+
+// openFound opens the stores of this machine: those that can be opened. Only
+// the embedded one is ever changed; it is made by the first load if it is not there.
+func openFound(specs []spec, o openOptions) (store.Store, error) {
+	specs, err := nameAll(specs)
+	if err != nil {
+		return nil, err
+	}
+	var parts []store.Part
+	var first error
+	own := false
+	for _, s := range specs {
+		po := o
+		p := store.Part{Name: s.name, Kind: s.kind, Path: s.path}
+		if own = own || s.path == defaultStore(); s.path != defaultStore() {
+			po.readOnly = true
+			p.Fixed = "it was found, not named: --store " + spec{kind: s.kind, path: s.path}.String() + " is to change it"
+		}
+		st, _, err := openSpec(s, po)
+		if err != nil {
+			if first == nil {
+				first = fmt.Errorf("store %s: %w", s.name, err)
+			}
+			o.log.Warn("a store cannot be opened and is left out", "store", s.name, "path", s.path, "err", err)
+			continue
+		}
+		p.Store = st
+		parts = append(parts, p)
+	}
+	switch {
+	case len(parts) == 0 && first != nil:
+		return nil, first
+	case len(parts) == 0:
+		return openEmbedded(o) // which says what there is to do
+	case len(parts) == 1 && own:
+		return parts[0].Store, nil
+	}
+	u := union.Options{Into: embedded, Log: o.log}
+	if !o.readOnly {
+		u.Make = func() (store.Part, error) {
+			o.create = true
+			st, err := openEmbedded(o)
+			return store.Part{Name: embedded, Kind: kinds[0].name, Path: defaultStore(), Store: st}, err
+		}
+	}
+	return newUnion(parts, u)
+}
+
+func newUnion(parts []store.Part, o union.Options) (store.Store, error) {
+	st, err := union.New(parts, o)
+	if err != nil {
+		closeParts(parts)
 	}
 	return st, err
+}
+
+func closeParts(parts []store.Part) {
+	for _, p := range parts {
+		p.Store.Close()
+	}
+}
+
+// roots returns where a store lies on disk, or the stores that it is made of.
+func roots(st store.Store) []string {
+	p, ok := st.(store.Parter)
+	if !ok {
+		return []string{st.Root()}
+	}
+	var out []string
+	for _, part := range p.Parts() {
+		out = append(out, part.Store.Root())
+	}
+	return out
 }
 
 func noStoreAdvice(named bool) string {
 	advice := "make one with 'imagefs load -i ARCHIVE'"
 	if named {
 		return advice
-	}
-	if _, err := os.Stat(filepath.Join(dockerRoot, "image/overlay2")); err == nil || errors.Is(err, fs.ErrPermission) {
-		return advice + ", or use Docker's with --store " + dockerRoot
 	}
 	return advice + ", or name one with --store"
 }

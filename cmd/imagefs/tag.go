@@ -37,7 +37,7 @@ func runTag(ctx context.Context, a *app, source, target string) error {
 	defer st.Close()
 	t, ok := st.(store.Tagger)
 	if !ok {
-		return during("tag", store.ErrUnsupported)
+		return during("tag", store.Cannot(st, "name images"))
 	}
 	id, _, err := store.Resolve(ctx, st, source)
 	if err != nil {
