@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +24,10 @@ type Options struct {
 	// Dir keeps what is derived from blobs, for the next process too. It must be
 	// the caller's alone. "" keeps everything in memory.
 	Dir string
+	// Memory bounds the decompressed pages that are kept, in bytes; 0 is 64 MiB.
+	Memory int64
+	// Disk bounds decompressed data in Dir, in bytes; 0 is 4 GiB, less than 0 is none.
+	Disk int64
 	// Background verifies layers that are in use when nobody waits for them.
 	Background bool
 	// Broken, if not nil, is told when a layer turns out to be broken.
@@ -31,9 +37,14 @@ type Options struct {
 
 // Cache makes layers and keeps what is derived from them. Safe for concurrent use.
 type Cache struct {
-	opts Options
-	log  *slog.Logger
-	work worker
+	opts  Options
+	log   *slog.Logger
+	work  worker
+	pages *pageCache
+
+	ctx  context.Context // ends with Close
+	stop context.CancelFunc
+	runs sync.WaitGroup // of Stack
 }
 
 // NewCache makes a Cache. Nothing is read or written before a layer is used.
@@ -41,11 +52,58 @@ func NewCache(o Options) *Cache {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Cache{opts: o, log: o.Log}
+	if o.Memory <= 0 {
+		o.Memory = 64 << 20
+	}
+	if o.Disk == 0 {
+		o.Disk = 4 << 30
+	}
+	c := &Cache{opts: o, log: o.Log, pages: newPageCache(o.Memory)}
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	return c
 }
 
 // Close ends what runs in the background. Layers stay readable.
-func (c *Cache) Close() { c.work.close() }
+func (c *Cache) Close() {
+	c.stop()
+	c.work.close()
+	c.runs.Wait()
+}
+
+// maxAhead bounds the layers that are indexed at the same time.
+const maxAhead = 4
+
+// Stack tells that layers, bottom first, are used together: when the index of
+// one is made, those of the others are made too, several at a time.
+func (c *Cache) Stack(layers []*Layer) {
+	var once sync.Once
+	ahead := func() {
+		once.Do(func() {
+			if c.ctx.Err() != nil {
+				return
+			}
+			var next atomic.Int64
+			for range min(runtime.GOMAXPROCS(0), maxAhead, len(layers)) {
+				c.runs.Go(func() {
+					for c.ctx.Err() == nil {
+						i := int(next.Add(1)) - 1
+						if i >= len(layers) {
+							return
+						}
+						_, _, _ = layers[i].open(c.ctx) // whoever asks for it is told
+					}
+				})
+			}
+		})
+	}
+	for _, l := range layers {
+		l.mu.Lock()
+		if l.ahead == nil {
+			l.ahead = ahead
+		}
+		l.mu.Unlock()
+	}
+}
 
 // cacheVersion is part of every name in the cache directory: what an older or
 // newer program wrote is not found.

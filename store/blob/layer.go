@@ -49,10 +49,14 @@ type Layer struct {
 	broken   atomic.Pointer[error]
 	verified atomic.Bool
 
-	mu    sync.Mutex // guards what follows; held while an index is built
-	data  Data
-	tar   body
-	index *layer.Mapped
+	mu     sync.Mutex // guards what follows; held while an index is built
+	data   Data
+	form   format
+	tar    body
+	index  *layer.Mapped
+	raw    []byte // the index as it is to be kept; nil once it is
+	marked bool   // it is kept that the bytes were verified
+	ahead  func() // starts on the layers that go with this one
 }
 
 // body is an uncompressed tar, read at random.
@@ -144,6 +148,9 @@ func (l *Layer) open(ctx context.Context) (*layer.Mapped, body, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.index == nil {
+		if l.ahead != nil {
+			l.ahead()
+		}
 		if err := l.load(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil, nil, ctx.Err()
@@ -158,34 +165,76 @@ func (l *Layer) open(ctx context.Context) (*layer.Mapped, body, error) {
 }
 
 // load opens the blob and gets the layer's index; l.mu is held.
-func (l *Layer) load(ctx context.Context) error {
+func (l *Layer) load(ctx context.Context) (err error) {
 	if l.data == nil {
-		d, err := l.s.Open()
-		if err != nil {
+		if l.data, err = l.s.Open(); err != nil {
 			return err
 		}
-		l.data = d
 	}
-	t := io.NewSectionReader(l.data, 0, l.s.Size)
-	index, err := l.kept()
-	if err != nil {
+	if l.form, err = formatOf(l.data, l.s.Size); err != nil {
 		return err
 	}
-	if index == nil {
-		r, err := layer.ScanTarAt(ctx, l.data, l.s.Size, layer.Limits{})
-		if err != nil {
-			return err
+	var r *layer.Records
+	if l.form == uncompressed {
+		l.tar = io.NewSectionReader(l.data, 0, l.s.Size)
+	} else if r, err = l.loadCompressed(ctx); err != nil {
+		return err
+	}
+	if r == nil {
+		if l.index = l.keptIndex(); l.index != nil {
+			return nil
 		}
-		raw, err := l.encode(ctx, r, l.s.Size)
-		if err != nil {
-			return err
-		}
-		if index, err = layer.ReadIndex(raw); err != nil {
-			return err
+		if r, err = layer.ScanTarAt(ctx, l.tar, l.tar.Size(), layer.Limits{}); err != nil {
+			return l.blame(ctx, err)
 		}
 	}
-	l.index, l.tar = index, t
-	return nil
+	if l.raw, err = l.encode(ctx, r, l.tar.Size()); err != nil {
+		return err
+	}
+	if l.index, err = layer.ReadIndex(l.raw); err == nil && l.verified.Load() && l.lowerVerified() {
+		l.remember()
+	}
+	return err
+}
+
+// loadCompressed gets the seek index of a compressed layer. If that takes
+// reading it, it is verified, and its records come with it.
+func (l *Layer) loadCompressed(ctx context.Context) (*layer.Records, error) {
+	if s := l.keptStream(); s != nil {
+		l.tar = s
+		return nil, nil
+	}
+	alg := digest.SHA256
+	if l.s.Blob != "" {
+		alg = l.s.Blob.Algorithm()
+	}
+	p, err := l.c.newPass(ctx, l.data, l.s.Size, l.form, alg, l.seekName())
+	if err != nil {
+		return nil, l.blame(ctx, err)
+	}
+	defer p.close()
+	t, err := layer.ScanTarStream(ctx, p, layer.Limits{})
+	if err != nil {
+		return nil, l.blame(ctx, err)
+	}
+	if err := p.in.rest(ctx); err != nil {
+		return nil, err
+	}
+	if got := digest.NewDigest(alg, p.in.sum); l.s.Blob != "" && got != l.s.Blob {
+		return nil, mismatch("blob", l.s.Blob, got)
+	}
+	if t.DiffID != l.s.DiffID {
+		return nil, mismatch("diff ID", l.s.DiffID, t.DiffID)
+	}
+	raw, err := p.x.finish(l.s.Size, nil)
+	if err != nil {
+		return nil, err
+	}
+	if l.tar, err = p.stream(l.c, l.data, l.form, l.seekName(), raw); err != nil {
+		return nil, err
+	}
+	l.verified.Store(true)
+	return t.Records, nil
 }
 
 // encode completes the records of the layer.
@@ -235,6 +284,9 @@ func (l *Layer) Size() int64 {
 func (l *Layer) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if s, ok := l.tar.(*stream); ok {
+		s.close()
+	}
 	if l.data != nil {
 		l.data.Close()
 	}

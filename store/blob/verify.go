@@ -3,6 +3,7 @@ package blob
 import (
 	"context"
 	_ "crypto/sha512" // blobs may have digests of this kind
+	"errors"
 	"fmt"
 	"io"
 
@@ -25,32 +26,77 @@ func (l *Layer) indexName() string {
 	return fileName("index", string(l.s.ChainID), string(l.s.Blob))
 }
 
-// kept returns the index that is kept of a layer whose bytes were verified, nil if there is none.
-func (l *Layer) kept() (*layer.Mapped, error) {
+// seekName names the file that keeps the seek index of a compressed layer.
+func (l *Layer) seekName() string {
+	if l.s.Blob == "" {
+		return fileName("seek", l.s.Origin, string(l.s.DiffID))
+	}
+	return fileName("seek", string(l.s.Blob), string(l.s.DiffID))
+}
+
+// keeps tells whether something of the layer can be kept for the next process.
+func (l *Layer) keeps() bool { return l.c.opts.Dir != "" && l.s.Origin != "" }
+
+// wasVerified tells whether these bytes, at this place, were verified before.
+func (l *Layer) wasVerified() bool {
+	if !l.keeps() {
+		return false
+	}
 	r := l.c.dir()
-	if r == nil || l.s.Origin == "" {
-		return nil, nil
+	if r == nil {
+		return false
 	}
 	defer r.Close()
-	if b, err := r.Read(l.markerName(), int64(len(marker))); err != nil || string(b) != marker {
-		return nil, nil
+	b, err := r.Read(l.markerName(), int64(len(marker)))
+	l.marked = err == nil && string(b) == marker
+	return l.marked
+}
+
+// keptStream returns the layer's tar by the seek index that an earlier pass has
+// kept. Its pages were verified; the blob may still be another than it was.
+func (l *Layer) keptStream() *stream {
+	if !l.keeps() {
+		return nil
 	}
-	l.verified.Store(true)
+	s := l.c.keptStream(l.data, l.s.Size, l.form, l.seekName())
+	if s != nil && l.wasVerified() {
+		l.verified.Store(true)
+	}
+	return s
+}
+
+// keptIndex returns the index that is kept of the layer, nil if there is none,
+// or its tar is not known to be the one that the index was made of.
+func (l *Layer) keptIndex() *layer.Mapped {
+	if l.form == uncompressed {
+		if !l.wasVerified() {
+			return nil
+		}
+		l.verified.Store(true)
+	}
+	if !l.keeps() {
+		return nil
+	}
+	r := l.c.dir()
+	if r == nil {
+		return nil
+	}
+	defer r.Close()
 	f, err := openKept(r, l.indexName())
 	if err != nil {
-		return nil, nil
+		return nil
 	}
 	defer f.Close()
 	m, err := layer.OpenIndex(f)
 	if err != nil {
 		l.c.log.Warn("a kept index is damaged and made again", "layer", l.s.DiffID, "err", err)
-		return nil, nil
+		return nil
 	}
-	if m.Info.DiffID != l.s.DiffID {
+	if m.Info.DiffID != l.s.DiffID || m.Info.TarSize != l.tar.Size() {
 		m.Close()
-		return nil, nil
+		return nil
 	}
-	return m, nil
+	return m
 }
 
 // Verify reads the whole layer and compares its digests, if that was not done
@@ -60,80 +106,93 @@ func (l *Layer) Verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if l.verified.Load() {
-		return nil
-	}
-	if err := l.digests(ctx, t); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
+	if !l.verified.Load() {
+		if err := l.digests(ctx, t); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return l.fail(err)
 		}
-		return l.fail(err)
+		l.verified.Store(true)
 	}
-	l.verified.Store(true)
-	l.remember(ctx)
+	for _, b := range l.s.Lower {
+		// The index depends on the layers below.
+		if below, ok := b.(*Layer); ok && below.Verify(ctx) != nil {
+			return nil
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.remember()
 	return nil
 }
 
-// digests hashes an uncompressed blob.
+// lowerVerified tells whether all layers below are known to be right.
+func (l *Layer) lowerVerified() bool {
+	for _, b := range l.s.Lower {
+		if below, ok := b.(*Layer); ok && !below.Verified() {
+			return false
+		}
+	}
+	return true
+}
+
+// remember keeps the index and that the bytes were verified; l.mu is held.
+func (l *Layer) remember() {
+	if l.marked || !l.keeps() {
+		return
+	}
+	if l.raw != nil {
+		l.c.keep(l.indexName(), l.raw)
+		l.raw = nil
+	}
+	l.c.keep(l.markerName(), []byte(marker))
+	l.marked = true
+}
+
+// digests hashes the blob, and the tar if the one does not say what the other is.
 func (l *Layer) digests(ctx context.Context, t body) error {
-	want := []digest.Digest{l.s.DiffID}
-	if l.s.Blob != "" && l.s.Blob != l.s.DiffID {
-		want = append(want, l.s.Blob)
+	if l.form == uncompressed || l.s.Blob == "" {
+		if err := check(ctx, t, t.Size(), "diff ID", l.s.DiffID); err != nil || l.s.Blob == "" || l.s.Blob == l.s.DiffID {
+			return err
+		}
 	}
-	var sums []digest.Digester
-	var w []io.Writer
-	for _, d := range want {
-		s := d.Algorithm().Digester()
-		sums, w = append(sums, s), append(w, s.Hash())
+	return check(ctx, l.data, l.s.Size, "blob", l.s.Blob)
+}
+
+// blame looks for the reason why a layer cannot be read: if its digest is
+// another, that is what there is to say.
+func (l *Layer) blame(ctx context.Context, err error) error {
+	want, what := l.s.Blob, "blob"
+	if want == "" && l.form == uncompressed {
+		want, what = l.s.DiffID, "diff ID"
 	}
-	n, err := io.CopyBuffer(io.MultiWriter(w...), &ctxReader{ctx, io.NewSectionReader(t, 0, t.Size())}, make([]byte, 256<<10))
+	if want != "" && errors.Is(err, store.ErrCorrupt) {
+		if cerr := check(ctx, l.data, l.s.Size, what, want); cerr != nil {
+			return cerr
+		}
+	}
+	return err
+}
+
+// check hashes bytes and compares.
+func check(ctx context.Context, r io.ReaderAt, size int64, what string, want digest.Digest) error {
+	sum := want.Algorithm().Digester()
+	n, err := io.CopyBuffer(struct{ io.Writer }{sum.Hash()}, &ctxReader{ctx, io.NewSectionReader(r, 0, size)}, make([]byte, 256<<10))
 	if err != nil {
 		return err
 	}
-	if n != t.Size() {
-		return fmt.Errorf("%d bytes where %d were: %w", n, t.Size(), store.ErrGone)
+	if n != size {
+		return fmt.Errorf("%d bytes where %d were: %w", n, size, store.ErrGone)
 	}
-	for i, d := range want {
-		if got := sums[i].Digest(); got != d {
-			return mismatch(d, got)
-		}
+	if got := sum.Digest(); got != want {
+		return mismatch(what, want, got)
 	}
 	return nil
 }
 
-func mismatch(want, got digest.Digest) error {
-	return fmt.Errorf("expected %s, found %s: %w", want, got, store.ErrCorrupt)
-}
-
-// remember keeps the index, and that the bytes were verified. The index depends
-// on the layers below: it is kept once they are known to be right too.
-func (l *Layer) remember(ctx context.Context) {
-	if l.c.opts.Dir == "" || l.s.Origin == "" {
-		return
-	}
-	for _, b := range l.s.Lower {
-		if below, ok := b.(*Layer); ok && below.Verify(ctx) != nil {
-			return
-		}
-	}
-	r := l.c.dir()
-	if r == nil {
-		return
-	}
-	exists := r.Exists(l.indexName())
-	r.Close()
-	if !exists {
-		rec, err := layer.ScanTarAt(ctx, l.tar, l.tar.Size(), layer.Limits{})
-		if err != nil {
-			return
-		}
-		raw, err := l.encode(ctx, rec, l.tar.Size())
-		if err != nil {
-			return
-		}
-		l.c.keep(l.indexName(), raw)
-	}
-	l.c.keep(l.markerName(), []byte(marker))
+func mismatch(what string, want, got digest.Digest) error {
+	return fmt.Errorf("%s: expected %s, found %s: %w", what, want, got, store.ErrCorrupt)
 }
 
 // ctxReader stops reading when the context ends.

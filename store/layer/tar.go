@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 
+	digest "github.com/opencontainers/go-digest"
+
 	"imagefs/overlay"
 	"imagefs/store"
 )
@@ -264,4 +266,28 @@ func OpenRef(t io.ReaderAt, tarSize int64, ref uint64, size int64) (RefReader, e
 	default:
 		return io.NewSectionReader(t, at, size), nil
 	}
+}
+
+// Streamed is a layer's tar that was read from front to back.
+type Streamed struct {
+	*Records
+	DiffID  digest.Digest
+	TarSize int64
+}
+
+// ScanTarStream is ScanTar that reads r to its end and hashes it, in goroutines
+// of its own.
+func ScanTarStream(ctx context.Context, r io.Reader, lim Limits) (*Streamed, error) {
+	lim = lim.withDefaults()
+	hr := newHashReader(ctx, r, lim.Size)
+	defer hr.close()
+	rec, err := ScanTar(ctx, hr, lim)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = io.Copy(io.Discard, onlyReader{hr}); err != nil {
+		return nil, streamError(err)
+	}
+	<-hr.done
+	return &Streamed{rec, digest.NewDigest(digest.SHA256, hr.sum), hr.total}, nil
 }
