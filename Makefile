@@ -5,12 +5,14 @@ PREFIX     ?= /usr/local
 FUZZTIME   ?= 3s
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 ERRCHECK    = github.com/kisielk/errcheck@v1.30.0
 
 SCRIPTS = integration/scripts
 UNIT    = ./cmd/... ./fusefs/... ./store/... ./overlay/...
+BENCHED = ./overlay ./store/layer ./fusefs
 
-.PHONY: help build install demo test fmt fmt-check vet lint unit fuzz integration interop bench clean setup-demo setup-test setup-bench
+.PHONY: help build install demo test fmt fmt-check vet lint unit fuzz integration interop bench bench-go clean setup-demo setup-test setup-bench
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,8 +56,11 @@ integration: setup-test ## real mounts, compared with the kernel's own
 interop: setup-test ## real engines: their images here, our stores there
 	$(GO) test -timeout 30m ./integration/engines
 
-bench: setup-bench ## measure against overlayfs, fuse-overlayfs, docker load and tar
-	$(GO) test -count=1 -timeout 30m -v ./integration/bench -args -full
+bench: setup-bench ## measure against overlayfs, fuse-overlayfs, docker, podman and tar; BENCH='-rows REGEXP -rounds N -check'
+	$(GO) test -count=1 -timeout 60m -v -run TestBench ./integration/bench -args -full $(BENCH)
+
+bench-go: ## Go benchmarks of the pure parts, compared with the last ones and kept
+	@GO='$(GO)' BENCHSTAT='$(BENCHSTAT)' $(SCRIPTS)/bench-go.sh integration/bench/go.txt $(BENCHED)
 
 clean: ## remove what was built
 	rm -rf bin/imagefs

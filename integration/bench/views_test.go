@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,62 +12,28 @@ import (
 	"imagefs/integration/harness"
 )
 
-// The names of the views, in the order of the tables.
-const (
-	kernel   = "overlayfs"
-	ours     = "imagefs"
-	readOnly = "imagefs --read-only"
-	fuseOvl  = "fuse-overlayfs"
-)
-
 // A view shows the root file systems of some images.
 type view interface {
 	name() string
 	mount(t testing.TB) []string // the roots; mounted already: nothing happens
 	unmount(t testing.TB)        // not mounted: nothing happens
-	memory(t testing.TB) int64   // resident bytes of its servers, at their most
+	memory(t testing.TB) memory  // of its servers; the zero value if it has none
 }
 
-// peers makes the views of the images of a store. All read the same layer directories.
-func (b *bench) peers(s harness.Imagefs, refs []string) []view {
-	b.t.Helper()
-	images := harness.ReadRoot(b.t, s.Store)
-	var stacks []stack
-	var ids []string
-	for _, ref := range refs {
-		n := slices.IndexFunc(images, func(d harness.DiskImage) bool { return slices.Contains(d.Names, ref) })
-		if n < 0 {
-			b.t.Fatalf("%s is not in the store", ref)
-		}
-		ids = append(ids, strings.TrimPrefix(images[n].ID, "sha256:"))
-		stacks = append(stacks, newStack(b.t, images[n].Dirs))
-	}
-	out := []view{&overlay{program: []string{"mount", "-t", "overlay", "overlay"}, title: kernel, stacks: stacks},
-		&imagefs{title: ours, s: s, ids: ids, dir: b.t.TempDir()},
-		&imagefs{title: readOnly, flags: []string{"--read-only"}, s: s, ids: ids, dir: b.t.TempDir()}}
-	if _, err := exec.LookPath(fuseOvl); err != nil {
-		b.missing = append(b.missing, fuseOvl+" is not installed")
-	} else {
-		out = append(out, &overlay{program: []string{fuseOvl}, title: fuseOvl, stacks: stacks, server: true})
-	}
-	for _, v := range out {
-		b.t.Cleanup(func() { v.unmount(b.t) })
-	}
-	return out
-}
+// memory is what processes have resident, in bytes.
+type memory struct{ resident, anonymous int64 }
 
 // stack is the layers of one image, ready to be named in mount options.
 type stack struct {
 	dir    string // has a short link for each layer
 	option string // top first
-	at     string // mount point
 }
 
-func newStack(t testing.TB, dirs []string) stack {
+func newStack(t testing.TB, dir string, layers []string) stack {
 	t.Helper()
-	s := stack{dir: t.TempDir(), at: t.TempDir()}
+	s := stack{dir: dir}
 	var names []string
-	for n, d := range dirs {
+	for n, d := range layers {
 		name := strconv.Itoa(n)
 		if err := os.Symlink(d, filepath.Join(s.dir, name)); err != nil {
 			t.Fatal(err)
@@ -84,39 +49,34 @@ type overlay struct {
 	program []string
 	title   string
 	stacks  []stack
-	server  bool // it has servers, which are called like the program
-	mounted bool
+	at      []string // the mount point of each
+	server  bool     // it has servers, which are called like the program
+	mounted int      // how many are mounted
 }
 
 func (o *overlay) name() string { return o.title }
 
-func (o *overlay) mount(t testing.TB) (roots []string) {
+func (o *overlay) mount(t testing.TB) []string {
 	t.Helper()
-	for _, s := range o.stacks {
-		if !o.mounted {
-			c := exec.Command(o.program[0], append(o.program[1:], "-o", s.option, s.at)...)
-			c.Dir = s.dir
-			harness.RunCmd(t, c)
-		}
-		roots = append(roots, s.at)
+	for ; o.mounted < len(o.stacks); o.mounted++ {
+		s := o.stacks[o.mounted]
+		c := exec.Command(o.program[0], append(o.program[1:], "-o", s.option, o.at[o.mounted])...)
+		c.Dir = s.dir
+		harness.RunCmd(t, c)
 	}
-	o.mounted = true
-	return roots
+	return o.at
 }
 
 func (o *overlay) unmount(t testing.TB) {
 	t.Helper()
-	for _, s := range o.stacks {
-		if o.mounted {
-			harness.Run(t, "umount", s.at)
-		}
+	for ; o.mounted > 0; o.mounted-- {
+		harness.Run(t, "umount", o.at[o.mounted-1])
 	}
-	o.mounted = false
 }
 
-func (o *overlay) memory(t testing.TB) (sum int64) {
+func (o *overlay) memory(t testing.TB) (sum memory) {
 	if !o.server {
-		return 0
+		return memory{}
 	}
 	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -127,9 +87,10 @@ func (o *overlay) memory(t testing.TB) (sum int64) {
 		if err != nil {
 			continue
 		}
-		for _, s := range o.stacks {
-			if strings.HasSuffix(string(b), "\x00"+s.at+"\x00") {
-				sum += resident(t, filepath.Dir(p))
+		for _, at := range o.at {
+			if strings.HasSuffix(string(b), "\x00"+at+"\x00") {
+				m := residentOf(t, filepath.Dir(p))
+				sum.resident, sum.anonymous = sum.resident+m.resident, sum.anonymous+m.anonymous
 			}
 		}
 	}
@@ -161,27 +122,29 @@ func (i *imagefs) mount(t testing.TB) (roots []string) {
 
 func (i *imagefs) unmount(t testing.TB) {
 	t.Helper()
-	if i.m != nil {
-		i.m.Stop(t)
+	if m := i.m; m != nil {
 		i.m = nil
+		m.Stop(t)
 	}
 }
 
-func (i *imagefs) memory(t testing.TB) int64 {
-	return resident(t, fmt.Sprintf("/proc/%d", i.m.Server.Pid))
+func (i *imagefs) memory(t testing.TB) memory {
+	return residentOf(t, fmt.Sprintf("/proc/%d", i.m.Server.Pid))
 }
 
-// resident is the most memory that a process had resident, in bytes.
-func resident(t testing.TB, proc string) int64 {
+// residentOf reads what a process has resident now.
+func residentOf(t testing.TB, proc string) (m memory) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(proc, "status"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, after, _ := strings.Cut(string(b), "VmHWM:")
-	var kb int64
-	if _, err := fmt.Sscan(after, &kb); err != nil {
-		t.Fatal(err)
+	for name, to := range map[string]*int64{"VmRSS:": &m.resident, "RssAnon:": &m.anonymous} {
+		_, after, _ := strings.Cut(string(b), name)
+		if _, err := fmt.Sscan(after, to); err != nil {
+			t.Fatalf("%s in %s: %v", name, proc, err)
+		}
+		*to <<= 10
 	}
-	return kb << 10
+	return m
 }
