@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -60,7 +61,7 @@ func prefixes(spaces []string) map[string]string {
 		if out[s] != "" {
 			continue
 		}
-		p := "ns-" + clean(s)
+		p := "ns-" + cmp.Or(clean(s), "x")
 		for taken[p] {
 			p += "-x"
 		}

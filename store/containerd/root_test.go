@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -212,6 +213,9 @@ func (r *fakeRoot) fill(meta, snapshots *bbolt.Tx) error {
 			return err
 		}
 	}
+	if snapshots == nil {
+		return nil
+	}
 	for _, s := range r.snaps {
 		name := func(d digest.Digest) string { return fmt.Sprintf("%s/%d/%s", s.space, 2*r.stacks[d].id, d) }
 		b, in := at(meta, version, s.space, "snapshots", snapshotter, string(s.chain)), at(snapshots, version, "snapshots", name(s.chain))
@@ -260,3 +264,6 @@ func open(t testing.TB, dir string, o Options) *Store {
 	t.Cleanup(func() { s.Close() })
 	return s
 }
+
+// testLog writes to w.
+func testLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }

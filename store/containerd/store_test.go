@@ -1,0 +1,401 @@
+package containerd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+
+	"imagefs/overlay"
+	"imagefs/store"
+	"imagefs/store/storetest"
+)
+
+var background = context.Background()
+
+// app is an image of two layers.
+func app(name, platform, content string) storetest.Image {
+	img := storetest.Image{Platform: platform, Layers: [][]byte{storetest.Files("etc/", "etc/os=linux"), storetest.Files("app=" + content)}}
+	if name != "" {
+		img.Names = []string{name}
+	}
+	return img
+}
+
+func names(t testing.TB, s *Store) store.Names {
+	t.Helper()
+	n, err := s.Names(background)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func get(t testing.TB, s *Store, id digest.Digest) store.Image {
+	t.Helper()
+	img, err := s.Image(background, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// read returns the content of a file of an image.
+func read(img store.Image, path string) (string, error) {
+	if err := img.Err(); err != nil {
+		return "", err
+	}
+	var layers []overlay.Layer
+	for _, l := range img.Layers() {
+		ix, err := l.Index(background)
+		if err != nil {
+			return "", err
+		}
+		layers = append(layers, ix)
+	}
+	tree, err := overlay.Merge(layers...)
+	if err != nil {
+		return "", err
+	}
+	n, ok, err := tree.Walk(path)
+	if err != nil || !ok {
+		return "", errors.Join(err, os.ErrNotExist)
+	}
+	f, err := img.Layers()[n.Layer()].Open(background, n.Ino())
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
+	return string(b), err
+}
+
+func contains(t testing.TB, img store.Image, path, want string) {
+	t.Helper()
+	if got, err := read(img, path); err != nil || got != want {
+		t.Errorf("%s is %q, %v, want %q", path, got, err, want)
+	}
+}
+
+func TestPlatforms(t *testing.T) {
+	defer func(h platform) { host = h }(host)
+	host = platform{"linux", "arm", "v7"}
+	r := newRoot(t)
+	amd, v6, v8, v5 := app("", "linux/amd64", "amd64"), app("", "linux/arm/v6", "v6"), app("", "linux/arm/v8", "v8"), app("", "linux/arm/v5", "v5")
+	add := func(img storetest.Image) storetest.Descriptor {
+		return r.layout.Manifest(img, storetest.Plain).For(img.Platform)
+	}
+	gone := add(app("", "linux/arm/v7", "v7"))
+	r.drop(gone.Digest)
+	attested := add(app("", "unknown/unknown", "not an image")).With("vnd.docker.reference.type", "attestation-manifest")
+	all := r.layout.SubIndex(gone, add(amd), attested, add(v8), add(v5), add(v6))
+	r.name("default", "docker.io/library/app:1", all)
+	r.name("default", "docker.io/library/nested:1", r.layout.SubIndex(all))
+	foreign := r.layout.SubIndex(gone, add(amd))
+	r.name("default", "docker.io/library/foreign:1", foreign)
+	none := r.layout.SubIndex(gone)
+	r.name("default", "docker.io/library/none:1", none)
+	half := add(storetest.Image{Platform: "linux/arm/v7", Layers: [][]byte{storetest.Files("half=v7")}})
+	r.drop(digest.FromBytes(storetest.Files("half=v7")))
+	r.name("default", "docker.io/library/half:1", r.layout.SubIndex(half, add(amd)))
+	chart := r.layout.JSON(storetest.TypeManifest, storetest.Manifest{SchemaVersion: 2, Config: r.layout.Blob("application/vnd.cncf.helm.config.v1+json", []byte("{}"))})
+	r.name("default", "docker.io/library/chart:1", chart)
+	s := open(t, r.write(), Options{})
+	n := names(t, s)
+	for ref, want := range map[string]digest.Digest{"app:1": v6.ID(), "nested:1": v6.ID(), "foreign:1": amd.ID(), "none:1": none.Digest, "half:1": amd.ID(), "chart:1": ""} {
+		if n.Tags[ref] != want {
+			t.Errorf("%s names %q, want %q", ref, n.Tags[ref], want)
+		}
+	}
+	for d, want := range map[digest.Digest]digest.Digest{all.Digest: v6.ID(), add(amd).Digest: amd.ID(), add(v5).Digest: v5.ID(), gone.Digest: "", attested.Digest: ""} {
+		if got := n.Digests["app@"+string(d)]; got != want {
+			t.Errorf("app@%s names %q, want %q", d, got, want)
+		}
+	}
+	contains(t, get(t, s, v8.ID()), "app", "v8")
+	if err := get(t, s, none.Digest).Err(); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), string(gone.Digest)) || !strings.Contains(err.Error(), "linux/arm/v7") {
+		t.Errorf("an index of which nothing is here: %v", err)
+	}
+	m, ok := get(t, s, amd.ID()).(store.Manifester)
+	if !ok || digest.FromBytes(m.RawManifest()) != add(amd).Digest {
+		t.Error("the manifest is another one")
+	}
+}
+
+// One config may belong to several manifests; the one whose layers are here counts.
+func TestTwoManifestsOfAnImage(t *testing.T) {
+	r := newRoot(t)
+	img := app("app:gz", "", "x")
+	r.image("default", img, storetest.Gzip)
+	for _, l := range img.Layers {
+		r.drop(digest.FromBytes(storetest.Gzip(l)))
+	}
+	d := r.layout.Manifest(img, storetest.Plain)
+	r.name("default", "docker.io/library/app:plain", d)
+	s := open(t, r.write(), Options{})
+	contains(t, get(t, s, img.ID()), "app", "x")
+	if n := names(t, s); n.Tags["app:gz"] != img.ID() || n.Tags["app:plain"] != img.ID() || len(n.Digests) != 2 {
+		t.Errorf("names %v", n)
+	}
+}
+
+// A snapshot of which the databases say different things is not used.
+func TestSnapshotsThatContradict(t *testing.T) {
+	for name, change := range map[string]func(r *fakeRoot){
+		"active":            func(r *fakeRoot) { r.snaps[1].kind = 2 },
+		"another id":        func(r *fakeRoot) { r.snaps[1].id = 1 << 40 },
+		"another parent":    func(r *fakeRoot) { r.snaps[1].parent = "" },
+		"not in the first":  func(r *fakeRoot) { r.snaps = r.snaps[1:] },
+		"not in the second": func(r *fakeRoot) { r.changes = append(r.changes, forget) },
+		"no directory": func(r *fakeRoot) {
+			r.changes = append(r.changes, func(_, _ *bbolt.Tx) error { return os.RemoveAll(filepath.Join(r.dir, snapshotDir, "2")) })
+		},
+		"a link in its place": func(r *fakeRoot) {
+			r.changes = append(r.changes, func(_, _ *bbolt.Tx) error {
+				d := filepath.Join(r.dir, snapshotDir, "2")
+				return errors.Join(os.RemoveAll(d), os.Symlink("1", d))
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoot(t)
+			img := app("app:1", "", "x")
+			r.image("default", img, storetest.Plain)
+			r.unpack("default", img)
+			change(r)
+			s := open(t, r.write(), Options{})
+			got := get(t, s, img.ID())
+			contains(t, got, "app", "x")
+			if key := got.Layers()[1].Key(); !strings.Contains(key, "-b") {
+				t.Errorf("the layer is read from its snapshot: %s", key)
+			}
+			// Without the blob there is nothing left of it.
+			if err := os.Remove(filepath.Join(r.dir, blobPath(img.DiffIDs()[1]))); err != nil {
+				t.Fatal(err)
+			}
+			if err := get(t, s, img.ID()).Err(); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), string(img.DiffIDs()[1])) {
+				t.Errorf("without the blob: %v", err)
+			}
+		})
+	}
+}
+
+func forget(_, snapshots *bbolt.Tx) error {
+	b := at(snapshots, version, "snapshots")
+	k, _ := b.Cursor().Last()
+	return b.DeleteBucket(slices.Clone(k))
+}
+
+// What is read goes on being read while it is there, wherever else it appears.
+func TestUnpackedLater(t *testing.T) {
+	r := newRoot(t)
+	img := app("app:1", "", "x")
+	r.image("default", img, storetest.Plain)
+	dir := r.write()
+	s := open(t, dir, Options{})
+	before := get(t, s, img.ID())
+	contains(t, before, "app", "x")
+	r.unpack("default", img)
+	r.write()
+	if after := get(t, s, img.ID()); after.Layers()[1].Key() != before.Layers()[1].Key() {
+		t.Error("a layer that is in use became another one")
+	}
+	for _, d := range img.DiffIDs() {
+		if err := os.Remove(filepath.Join(dir, blobPath(d))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := get(t, s, img.ID())
+	contains(t, after, "app", "x")
+	if l := after.Layers()[1]; l.Key() == before.Layers()[1].Key() || l.(store.TarHolder).HasTar() {
+		t.Error("the layer is read from a blob that is not there")
+	} else if _, err := l.Tar(background); !errors.Is(err, store.ErrUnsupported) {
+		t.Errorf("tar: %v, want %v", err, store.ErrUnsupported)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, snapshotDir)); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range append(before.Layers(), after.Layers()...) {
+		s.Forget(l)
+	}
+	if len(s.layers) != 0 {
+		t.Errorf("%d layers are kept", len(s.layers))
+	}
+}
+
+// A daemon that has the databases locked is neither waited for nor held up.
+func TestLive(t *testing.T) {
+	r := newRoot(t)
+	first, second := app("app:1", "", "1"), app("app:2", "", "2")
+	r.image("default", first, storetest.Plain)
+	dir := r.write()
+	meta := r.database(metaFile)
+	defer meta.Close()
+	var said bytes.Buffer
+	s := open(t, dir, Options{Log: testLog(&said)})
+	if !strings.Contains(said.String(), "containerd is running") {
+		t.Errorf("the log does not say that a daemon is there: %q", said.String())
+	}
+	ctx, stop := context.WithCancel(background)
+	defer stop()
+	events, err := s.Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := names(t, s); n.Tags["app:1"] != first.ID() {
+		t.Fatalf("names %v", n)
+	}
+	// Another image comes while the daemon is there.
+	other := newRoot(t)
+	other.dir = dir
+	other.image("default", second, storetest.Plain)
+	for _, m := range other.layout.Members {
+		if err := os.WriteFile(filepath.Join(dir, blobDir, strings.TrimPrefix(m.Name, "blobs/")), m.Body, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := meta.Update(func(tx *bbolt.Tx) error { return other.fill(tx, nil) }); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-events:
+	case <-time.After(30 * time.Second):
+		t.Fatal("nobody tells of a change")
+	}
+	if n := names(t, s); n.Tags["app:2"] != second.ID() {
+		t.Errorf("names %v", slices.Collect(maps.Keys(n.Tags)))
+	}
+	stop()
+	for range events {
+	}
+}
+
+func TestOpen(t *testing.T) {
+	r := newRoot(t)
+	r.image("moby", app("app:1", "", "1"), storetest.Plain)
+	dir := r.write()
+	data := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(data, "containerd"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir, filepath.Join(data, dockersRoot)); err != nil {
+		t.Fatal(err)
+	}
+	if s := open(t, data, Options{}); s.Root() != filepath.Join(data, dockersRoot) || len(names(t, s).Tags) != 1 {
+		t.Errorf("Docker's root: %s", s.Root())
+	}
+	if err := os.MkdirAll(filepath.Join(data, "image/overlay2/imagedb"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(data, Options{}); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the root of a Docker that has its images elsewhere: %v", err)
+	}
+	for name, make := range map[string]func(p string) error{
+		"empty":     func(p string) error { return os.WriteFile(p, nil, 0o644) },
+		"zeros":     func(p string) error { return os.WriteFile(p, make([]byte, 1<<16), 0o644) },
+		"directory": func(p string) error { return os.Mkdir(p, 0o755) },
+		"fifo":      func(p string) error { return unix.Mkfifo(p, 0o644) },
+		"link":      func(p string) error { return os.Symlink("/etc/passwd", p) },
+	} {
+		root := t.TempDir()
+		p := filepath.Join(root, metaFile)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), make(p)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(root, Options{}); err == nil || errors.Is(err, store.ErrNotFound) {
+			t.Errorf("a database that is %s: %v", name, err)
+		}
+	}
+	if _, err := Open(filepath.Join(data, "none"), Options{}); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("no directory: %v", err)
+	}
+}
+
+// Records that no engine writes hide nothing else.
+func TestHostileRecords(t *testing.T) {
+	r := newRoot(t)
+	good := app("good:1", "", "good")
+	r.image("default", good, storetest.Plain)
+	bad := func(name string, d digest.Digest) {
+		r.name("default", name, storetest.Descriptor{MediaType: storetest.TypeManifest, Digest: d, Size: -1})
+	}
+	bad("docker.io/library/up:1", "sha256:../../../../etc/passwd")
+	bad("docker.io/library/short:1", "sha256:abc")
+	bad("docker.io/library/nothing:1", "")
+	bad("docker.io/library/"+strings.Repeat("x", 2000)+":1", digest.FromString("x"))
+	loop := r.layout.SubIndex(storetest.Descriptor{Digest: digest.FromString("nothing")})
+	r.name("default", "docker.io/library/loop:1", r.layout.SubIndex(loop, loop, loop))
+	var deep storetest.Descriptor = r.layout.Manifest(app("", "", "deep"), storetest.Plain)
+	for range 20 {
+		deep = r.layout.SubIndex(deep)
+	}
+	r.name("default", "docker.io/library/deep:1", deep)
+	evil := r.layout.JSON(storetest.TypeManifest, map[string]any{"config": map[string]any{"digest": "sha256:../../x"}, "layers": []any{}})
+	r.name("default", "docker.io/library/evil:1", evil)
+	many := r.layout.Blob(storetest.TypeIndex, []byte(`{"manifests":[`+strings.Repeat(`{},`, maxValues)+`{}]}`))
+	r.name("default", "docker.io/library/many:1", many)
+	r.changes = append(r.changes, func(meta, _ *bbolt.Tx) error {
+		at(meta, version, "default", "images", "docker.io/library/bucket:1") // with nothing in it
+		at(meta, version, "default", "images", "docker.io/library/odd:1", "target", "digest")
+		return put(at(meta, version, "default", "images"), "docker.io/library/value:1", []byte("no bucket"))
+	})
+	s := open(t, r.write(), Options{})
+	n := names(t, s)
+	contains(t, get(t, s, n.Tags["good:1"]), "app", "good")
+	ids, err := s.IDs(background)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		img := get(t, s, id)
+		if id != good.ID() && !errors.Is(img.Err(), store.ErrCorrupt) && !errors.Is(img.Err(), store.ErrTooLarge) {
+			t.Errorf("%s: %v", id, img.Err())
+		}
+	}
+	for _, ref := range []string{"up:1", "short:1", "loop:1", "deep:1", "evil:1", "many:1"} {
+		if n.Tags[ref] == "" {
+			t.Errorf("%s, which is broken, is not shown", ref)
+		}
+	}
+	var problems []string
+	if err := s.Check(background, true, func(p store.Problem) { problems = append(problems, p.What) }); err != nil || len(problems) != len(ids)-1 {
+		t.Errorf("check finds %d problems of %d, %v", len(problems), len(ids)-1, err)
+	}
+}
+
+// A blob that is something else is read as nothing else.
+func TestHostileBlobs(t *testing.T) {
+	for name, put := range map[string]func(p string) error{
+		"link":     func(p string) error { return os.Symlink("/etc/passwd", p) },
+		"fifo":     func(p string) error { return unix.Mkfifo(p, 0o644) },
+		"dir":      func(p string) error { return os.Mkdir(p, 0o755) },
+		"too long": func(p string) error { return os.WriteFile(p, make([]byte, maxDocument+1), 0o644) },
+	} {
+		r := newRoot(t)
+		img := app("app:1", "", "x")
+		d := r.image("default", img, storetest.Plain)
+		dir := r.write()
+		for _, blob := range []digest.Digest{img.DiffIDs()[1], img.ID(), d.Digest} {
+			p := filepath.Join(dir, blobPath(blob))
+			if err := errors.Join(os.Remove(p), put(p)); err != nil {
+				t.Fatal(err)
+			}
+			s := open(t, dir, Options{})
+			id := names(t, s).Tags["app:1"]
+			if _, err := read(get(t, s, id), "app"); err == nil || !strings.Contains(err.Error(), string(blob)) {
+				t.Errorf("%s in the place of a blob: %v, want the name of %s", name, err, blob)
+			}
+		}
+	}
+}
