@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
@@ -78,27 +79,34 @@ func (p *place) read(old *listing) *listing {
 		return old
 	}
 	files := p.files()
-	at := map[string]int{}
-	l.err = p.records(files[0], func(raw []byte) error {
-		return parse(raw, func(rec *imageRecord, bad error) {
-			if n, ok := at[rec.ID]; ok {
-				l.images[n] = identify(rec, bad) // the last one counts
-				return
-			}
-			at[rec.ID] = len(l.images)
-			l.images = append(l.images, identify(rec, bad))
-		})
-	})
+	l.err = p.records(files[0], l.addImages)
 	for _, f := range files[1:] {
-		l.layErr = errors.Join(l.layErr, p.records(f, func(raw []byte) error {
-			return parse(raw, func(rec *layerRecord, bad error) {
-				if rec.bad = bad; isName(rec.ID) {
-					l.layers[rec.ID] = rec
-				}
-			})
-		}))
+		l.layErr = errors.Join(l.layErr, p.records(f, l.addLayers))
 	}
 	return l
+}
+
+// addImages takes what images.json says.
+func (l *listing) addImages(raw []byte) error {
+	at := map[string]int{}
+	return parse(raw, func(rec *imageRecord, bad error) {
+		n, ok := at[rec.ID]
+		if !ok {
+			n = len(l.images)
+			at[rec.ID] = n
+			l.images = append(l.images, foundImage{})
+		}
+		l.images[n] = identify(rec, bad) // of two the last one counts
+	})
+}
+
+// addLayers takes what layers.json or volatile-layers.json says.
+func (l *listing) addLayers(raw []byte) error {
+	return parse(raw, func(rec *layerRecord, bad error) {
+		if rec.bad = bad; isName(rec.ID) {
+			l.layers[rec.ID] = rec
+		}
+	})
 }
 
 // records reads a file; one that is not there has none.
@@ -151,6 +159,8 @@ type catalog struct {
 	images map[digest.Digest]placed
 	ids    []digest.Digest // sorted
 	err    error           // nothing could be read
+
+	tops func() map[digest.Digest][]top // layers by diff ID
 }
 
 // placed is an image and where it is.
@@ -220,6 +230,7 @@ func newCatalog(lists []*listing) *catalog {
 		c.err = nil
 	}
 	c.ids = slices.Sorted(maps.Keys(c.images))
+	c.tops = sync.OnceValue(c.findTops)
 	return c
 }
 

@@ -51,7 +51,11 @@ func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error
 	if !isID(id) {
 		return nil, fmt.Errorf("image ID %.80q: %w", string(id), store.ErrInvalid)
 	}
-	c := s.now()
+	return s.image(s.now(), id)
+}
+
+// image returns an image of a catalog.
+func (s *Store) image(c *catalog, id digest.Digest) (store.Image, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -84,55 +88,20 @@ func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error
 			img.fail(err)
 			break
 		}
-		s.stack(c, found, img)
+		s.fill(c, found, img)
 	}
 	return img, nil
 }
 
-// stack finds the image's layers. layers.json has them from the top, the config
-// from the bottom.
-func (s *Store) stack(c *catalog, found placed, img *image) {
+// fill gives the image its layers.
+func (s *Store) fill(c *catalog, found placed, img *image) {
 	diffs := img.config.DiffIDs
-	img.layers = make([]store.Layer, len(diffs))
-	recs := make([]*layerRec, len(diffs))
-	at, id := found.at, found.Layer
-	seen := map[string]bool{}
-	var lost error // why there is nothing below
-	for n := len(diffs) - 1; n >= 0; n-- {
-		l := &layerRec{s: s, diff: diffs[n], broken: lost}
-		recs[n] = l
-		if lost != nil {
-			continue
-		}
-		switch {
-		case id == "":
-			lost = fmt.Errorf("the store has %d layers of %d: %w", len(diffs)-1-n, len(diffs), store.ErrCorrupt)
-		case seen[id]:
-			lost = fmt.Errorf("layer %.80s is its own parent: %w", id, store.ErrCorrupt)
-		}
-		if l.broken = lost; lost != nil {
-			continue
-		}
-		seen[id] = true
-		p, rec, err := s.layer(c, at, id)
-		if err != nil {
-			lost, l.broken = err, err
-			continue
-		}
-		at, id = p.index, rec.Parent
-		l.place, l.rec = p, rec
-		l.broken = l.check()
+	layers, rest := s.stack(c, found.at, found.Layer, diffs)
+	if rest != "" {
+		img.fail(fmt.Errorf("the store has a layer %.80q below the %d of its config: %w", rest, len(diffs), store.ErrCorrupt))
 	}
-	if id != "" && lost == nil {
-		img.fail(fmt.Errorf("the store has a layer %.80q below the %d of its config: %w", id, len(diffs), store.ErrCorrupt))
-	}
-	var chain digest.Digest
-	var below *layerRec
-	for n, l := range recs {
-		chain = store.NextChainID(chain, l.diff)
-		l.chain, l.below = chain, below
-		below = s.keep(l)
-		img.layers[n] = below
+	for n, l := range layers {
+		img.layers = append(img.layers, l)
 		if l.broken != nil {
 			img.fail(fmt.Errorf("layer %d: %w", n, l.broken))
 		}
