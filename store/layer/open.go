@@ -3,6 +3,7 @@ package layer
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -63,23 +64,55 @@ func openIn(dir *os.File, path string, flags int) (fd int, err error) {
 }
 
 func openFileAt(dir *os.File, path string, size int64) (*file, error) {
+	fd, err := openSized(dir, path, size)
+	if err != nil {
+		return nil, err
+	}
+	return &file{File: os.NewFile(uintptr(fd), path), size: size}, nil
+}
+
+// readFileAt reads a whole file, which must have as many bytes as p, and is
+// cheaper than to open and close it.
+func readFileAt(dir *os.File, path string, p []byte) error {
+	fd, err := openSized(dir, path, int64(len(p)))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for done := 0; done < len(p); {
+		n, err := unix.Pread(fd, p[done:], int64(done))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return pathError("read", path, err)
+		case n == 0:
+			return io.EOF
+		default:
+			done += n
+		}
+	}
+	return nil
+}
+
+// openSized opens a regular file of that size.
+func openSized(dir *os.File, path string, size int64) (int, error) {
 	fd, err := openIn(dir, path, unix.O_RDONLY|unix.O_NONBLOCK)
 	switch {
 	case errors.Is(err, os.ErrClosed), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ESTALE):
-		return nil, fmt.Errorf("%.300q is no longer in the layer: %w", path, store.ErrGone)
+		return -1, fmt.Errorf("%.300q is no longer in the layer: %w", path, store.ErrGone)
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
-		return nil, corrupt("%.300q is another file than the layer's (%v)", path, err)
+		return -1, corrupt("%.300q is another file than the layer's (%v)", path, err)
 	case err != nil:
-		return nil, pathError("open", path, err)
+		return -1, pathError("open", path, err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		unix.Close(fd)
-		return nil, pathError("stat", path, err)
+		return -1, pathError("stat", path, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != size {
 		unix.Close(fd)
-		return nil, corrupt("%.300q has %d bytes where the layer has %d", path, st.Size, size)
+		return -1, corrupt("%.300q has %d bytes where the layer has %d", path, st.Size, size)
 	}
-	return &file{File: os.NewFile(uintptr(fd), path), size: size}, nil
+	return fd, nil
 }

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -64,10 +63,8 @@ func (r *splitReader) next(e *splitEntry) error {
 		}
 		return fmt.Errorf("tar-split: %w: %w", store.ErrCorrupt, err)
 	}
-	payload := e.Payload[:0]
-	*e = splitEntry{Payload: payload}
-	if err := json.Unmarshal(r.s.Bytes(), e); err != nil {
-		return fmt.Errorf("tar-split: %w: %w", store.ErrCorrupt, err)
+	if err := parseSplit(r.s.Bytes(), e); err != nil {
+		return err
 	}
 	switch {
 	case e.Type == splitSegment:

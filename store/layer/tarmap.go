@@ -231,6 +231,9 @@ func (t *tarFile) readRun(i int, p []byte, off, size int64) error {
 		_, err := t.src.Spill.ReadAt(p, int64(binary.LittleEndian.Uint64(data[1:]))+off)
 		return short(err)
 	}
+	if int64(len(p)) == size {
+		return short(readFileAt(t.src.Dir, string(data), p))
+	}
 	part, err := t.part(i, string(data), size)
 	if err != nil {
 		return err
