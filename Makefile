@@ -17,8 +17,9 @@ BENCHED = ./overlay ./store/layer ./fusefs
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Static: it starts in less time, and runs on any Linux.
 build: ## build bin/imagefs
-	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/imagefs ./cmd/imagefs
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/imagefs ./cmd/imagefs
 
 install: build ## install imagefs, and what lets mount(8) and fstab use it, below $(DESTDIR)$(PREFIX)
 	install -D -m 755 bin/imagefs $(DESTDIR)$(PREFIX)/bin/imagefs

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/distribution/reference"
 	digest "github.com/opencontainers/go-digest"
@@ -39,7 +40,8 @@ func FamiliarDigest(s string) (string, error) {
 	return reference.FamiliarName(n) + "@" + d.Digest().String(), nil
 }
 
-var hexID = regexp.MustCompile(`^(sha256:)?[0-9a-f]{4,64}$`)
+// Compiled when it is first needed, as everywhere here: a mount in the background starts the program twice.
+var hexID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(sha256:)?[0-9a-f]{4,64}$`) })
 
 // Resolve finds the image that a user means: a reference (the tag "latest" is
 // implied), a repository digest, or an image ID or a unique prefix of one of 4
@@ -52,7 +54,7 @@ func Resolve(ctx context.Context, st Store, s string) (id digest.Digest, ref str
 	if err != nil {
 		return "", "", err
 	}
-	isHex := hexID.MatchString(s)
+	isHex := hexID().MatchString(s)
 	full := strings.TrimPrefix(s, "sha256:")
 	var idErr error
 	if isHex && (len(full) == 64 || strings.HasPrefix(s, "sha256:")) {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -35,7 +36,7 @@ func (s spec) String() string {
 }
 
 // kindLike is what could be meant as a kind.
-var kindLike = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+var kindLike = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9-]*$`) })
 
 // parseSpec reads a spec. A path that begins like a name or a kind is written ./PATH.
 func parseSpec(text string) (spec, error) {
@@ -49,7 +50,7 @@ func parseSpec(text string) (spec, error) {
 		switch {
 		case kindNamed(k) != nil:
 			s.kind, rest = k, after
-		case kindLike.MatchString(k) && !exists(rest) && (dir == "." || !exists(dir)):
+		case kindLike().MatchString(k) && !exists(rest) && (dir == "." || !exists(dir)):
 			return s, usagef("--store %s: there is no kind of store %q; there is %s", text, k, strings.Join(kindNames(), ", "))
 		}
 	}

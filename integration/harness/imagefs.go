@@ -39,6 +39,9 @@ var binary = sync.OnceValues(func() (string, error) {
 	}
 	c := exec.Command("go", append(args, "./cmd/imagefs")...)
 	c.Dir = Repo()
+	if !Race {
+		c.Env = append(os.Environ(), "CGO_ENABLED=0") // as `make build` does; the race detector needs cgo
+	}
 	if out, err := c.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build imagefs: %w\n%s", err, out)
 	}

@@ -29,7 +29,7 @@ run() {
 [ -t 1 ] || say() { printf '\n# %s\n' "$*"; }
 
 say "Build imagefs"
-run "go build -o $work/imagefs ./cmd/imagefs"
+run "CGO_ENABLED=0 go build -o $work/imagefs ./cmd/imagefs"
 
 archive=${IMAGEFS_DEMO_ARCHIVE:-$repo/../shared/fixtures/da-docker1809-busybox-14layers.tar}
 if [ -e "$archive" ]; then

@@ -140,7 +140,7 @@ func (c *dirContent) legacy() ([]string, error) {
 	}
 	var ids []string
 	for _, n := range names {
-		if !legacyName.MatchString(n + "/json") {
+		if !legacyName().MatchString(n + "/json") {
 			continue
 		}
 		if _, ok, err := c.size(n + "/json"); err != nil {

@@ -6,6 +6,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"sync"
 
 	digest "github.com/opencontainers/go-digest"
 
@@ -99,7 +100,7 @@ func (t *tree[T]) follow(name string) (string, bool) {
 	return "", false
 }
 
-var legacyName = regexp.MustCompile(`^([0-9a-f]{64})/json$`)
+var legacyName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9a-f]{64})/json$`) })
 
 // legacy lists <id> of all names <id>/json, sorted. Newer archives have such
 // names too, and what says that they are newer comes last: one without an end
@@ -107,7 +108,7 @@ var legacyName = regexp.MustCompile(`^([0-9a-f]{64})/json$`)
 func (t *tree[T]) legacy() ([]string, error) {
 	var ids []string
 	add := func(name string) {
-		if m := legacyName.FindStringSubmatch(name); m != nil {
+		if m := legacyName().FindStringSubmatch(name); m != nil {
 			ids = append(ids, m[1])
 		}
 	}

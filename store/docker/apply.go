@@ -84,7 +84,7 @@ func (s *Store) placeLayer(stage string, l recordLayer) error {
 		}
 	}
 	if l.Parent != "" {
-		if up, err := s.root.Read(layerDir+"/"+l.Parent.Encoded()+"/cache-id", maxSmall); err == nil && cacheID.Match(up) {
+		if up, err := s.root.Read(layerDir+"/"+l.Parent.Encoded()+"/cache-id", maxSmall); err == nil && cacheID().Match(up) {
 			f, err := s.root.OpenFile(overlayDir+"/"+string(up)+"/committed", os.O_WRONLY|os.O_CREATE, 0o600)
 			if err != nil {
 				return err
@@ -214,7 +214,7 @@ func (s *Store) dropContent(l recordLayer) error {
 			link = strings.TrimSpace(string(b))
 		}
 	}
-	if linkName.MatchString(link) {
+	if linkName().MatchString(link) {
 		if to, err := s.root.Readlink(linkDir + "/" + link); err == nil && to == "../"+l.Cache+"/diff" {
 			if err := s.root.Remove(linkDir + "/" + link); err != nil {
 				return err

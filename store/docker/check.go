@@ -124,7 +124,7 @@ func (c *checker) layer(ctx context.Context, l *layerRec) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)
 	}
-	if !linkName.Match(link) {
+	if !linkName().Match(link) {
 		return fmt.Errorf("link %.80q: %w", link, store.ErrCorrupt)
 	}
 	if to, err := c.s.root.Readlink(linkDir + "/" + string(link)); err != nil || to != "../"+l.cache+"/diff" {

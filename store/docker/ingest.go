@@ -412,7 +412,7 @@ func (c *commit) lowerLinks(parent digest.Digest) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !cacheID.Match(cache) {
+	if !cacheID().Match(cache) {
 		return "", fmt.Errorf("cache-id of layer %s: %w", parent, store.ErrCorrupt)
 	}
 	link, err := root.Read(overlayDir+"/"+string(cache)+"/link", maxSmall)

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
@@ -48,8 +49,8 @@ type recordImage struct {
 }
 
 var (
-	stageName = regexp.MustCompile(`^[0-9a-f]{16}$`)
-	linkName  = regexp.MustCompile(`^[0-9A-Z]{1,64}$`)
+	stageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{16}$`) })
+	linkName  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Z]{1,64}$`) })
 )
 
 // valid refuses a record that this program would not write: a store may come from a stranger.
@@ -60,7 +61,7 @@ func (r record) valid() error {
 	if r.Op != opLoad && r.Op != opUnload && r.Op != opRemove {
 		return bad("operation", r.Op)
 	}
-	if r.Stage != "" && !stageName.MatchString(r.Stage) {
+	if r.Stage != "" && !stageName().MatchString(r.Stage) {
 		return bad("stage", r.Stage)
 	}
 	for _, l := range r.Layers {
@@ -69,9 +70,9 @@ func (r record) valid() error {
 			return bad("chain ID", string(l.Chain))
 		case l.Parent != "" && !isID(l.Parent):
 			return bad("parent", string(l.Parent))
-		case !cacheID.MatchString(l.Cache) || l.Cache == "l":
+		case !cacheID().MatchString(l.Cache) || l.Cache == "l":
 			return bad("cache ID", l.Cache)
-		case l.Link != "" && !linkName.MatchString(l.Link):
+		case l.Link != "" && !linkName().MatchString(l.Link):
 			return bad("link", l.Link)
 		}
 		if _, err := strconv.ParseUint(l.Dir, 10, 32); err != nil && l.Dir != "" {

@@ -35,7 +35,7 @@ var (
 
 // cacheID is what engines name layer directories: hex, base36, and for
 // containers a suffix. No separators, no dot at the start.
-var cacheID = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z_-]{0,127}$`)
+var cacheID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z_-]{0,127}$`) })
 
 // layer returns the record of a layer, the same one as long as its directory is the same.
 func (s *Store) layer(chain, parent, diff digest.Digest) *layerRec {
@@ -82,7 +82,7 @@ func (s *Store) readLayer(chain, parent, diff digest.Digest) (cache string, size
 	if cache = read("cache-id"); err != nil {
 		return "", -1, err
 	}
-	if !cacheID.MatchString(cache) || cache == "l" {
+	if !cacheID().MatchString(cache) || cache == "l" {
 		return "", -1, fmt.Errorf("layer %s: cache-id %.80q: %w", chain, cache, store.ErrCorrupt)
 	}
 	if got := read("diff"); err == nil && digest.Digest(got) != diff {

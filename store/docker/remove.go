@@ -298,11 +298,11 @@ func (p *planner) layers() {
 			}
 			done[c] = true
 			cache, err := p.s.root.Read(layerDir+"/"+c.Encoded()+"/cache-id", maxSmall)
-			if err != nil || !cacheID.Match(cache) || string(cache) == "l" {
+			if err != nil || !cacheID().Match(cache) || string(cache) == "l" {
 				continue // broken: nothing tells what belongs to it
 			}
 			l := recordLayer{Chain: c, Cache: string(cache)}
-			if b, err := p.s.root.Read(overlayDir+"/"+l.Cache+"/link", maxSmall); err == nil && linkName.Match(b) {
+			if b, err := p.s.root.Read(overlayDir+"/"+l.Cache+"/link", maxSmall); err == nil && linkName().Match(b) {
 				l.Link = string(b)
 			}
 			p.rec.Layers = append(p.rec.Layers, l)

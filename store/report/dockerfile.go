@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"imagefs/store"
 )
@@ -50,7 +51,7 @@ var instructions = []string{"ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "E
 const nop = "#(nop)"
 
 // copied is what the classic builder copied; it forgets the space before it.
-var copied = regexp.MustCompile(`^(.*?) *((?:file|dir|multi):[0-9a-f]{64}) in (.*)$`)
+var copied = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(.*?) *((?:file|dir|multi):[0-9a-f]{64}) in (.*)$`) })
 
 // step writes one step of a history: of the classic builder ("/bin/sh -c
 // #(nop)  CMD …", "/bin/sh -c make"), or of BuildKit and most others ("RUN /bin/sh
@@ -87,7 +88,7 @@ func (d *dockerfile) instruction(word, rest string) {
 		d.run(rest)
 		return
 	case "ADD", "COPY":
-		if m := copied.FindStringSubmatch(rest); m != nil {
+		if m := copied().FindStringSubmatch(rest); m != nil {
 			rest = strings.TrimSpace(m[1]+" "+m[2]) + " " + m[3]
 		}
 	case "CMD", "ENTRYPOINT":
