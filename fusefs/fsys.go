@@ -36,7 +36,8 @@ type fsys struct {
 	views  table[view]
 	layers interned[layerSlot] // by store.Layer.Key
 	images interned[image]     // by image ID
-	repos  interned[string]    // by path below images/
+	repos  interned[repo]      // by repo.key
+	parts  interned[string]    // by name of a store
 	algs   interned[string]    // by algorithm of a digest
 	links  interned[link]      // by where it is and where it leads
 
@@ -48,6 +49,8 @@ type fsys struct {
 	snap       atomic.Pointer[snapshot]
 
 	texts interned[volatileText] // by image, file and content
+	// partTexts keeps the texts of stores/, as an image keeps its own
+	partTexts image
 
 	opens   opens
 	handles handles
@@ -209,7 +212,11 @@ func (f *fsys) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.
 func (f *fsys) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	out.Bsize, out.Frsize, out.NameLen = 4096, 4096, 255
 	var st unix.Statfs_t
-	if root := f.st.Root(); root != "" && unix.Statfs(root, &st) == nil {
+	root := f.st.Root()
+	if p, ok := f.st.(store.Parter); ok && root == "" {
+		root = p.Parts()[0].Store.Root()
+	}
+	if root != "" && unix.Statfs(root, &st) == nil {
 		out.Bsize, out.Frsize = uint32(st.Bsize), uint32(st.Frsize)
 		out.Blocks, out.Bfree, out.Bavail = st.Blocks, st.Bfree, st.Bavail
 		out.Files, out.Ffree = st.Files, st.Ffree

@@ -8,12 +8,28 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/fusefs/names"
 )
 
+// repoNames returns the names in a directory of images/, nil if it is not there.
+func (s *snapshot) repoNames(r repo) *names.Dir {
+	t := s.treeOf(r.part)
+	if t == nil {
+		return nil
+	}
+	return t.Dir(r.path)
+}
+
+// repoLink is the link of an image's name.
+func (f *fsys) repoLink(s *snapshot, r repo, d *names.Dir, e names.Entry) (nodeID, error) {
+	return f.linkNode(r.dir()+"/"+r.path+"/"+e.Ref, idTarget(r.depth()+d.Depth(), e.ID), s.at)
+}
+
 // repoChild finds a name in a directory of images/.
-func (f *fsys) repoChild(path, name string) (nodeID, error) {
+func (f *fsys) repoChild(r repo, name string) (nodeID, error) {
 	s := f.snap.Load()
-	d := s.tree.Dir(path)
+	d := s.repoNames(r)
 	if d == nil {
 		return 0, syscall.ENOENT
 	}
@@ -22,21 +38,21 @@ func (f *fsys) repoChild(path, name string) (nodeID, error) {
 		return 0, syscall.ENOENT
 	}
 	if e.ID == "" {
-		return f.repoDir(e.Dir)
+		return f.repoDir(repo{r.part, e.Dir})
 	}
-	return f.linkNode("images/"+path+"/"+e.Ref, idTarget(1+d.Depth(), e.ID), s.at)
+	return f.repoLink(s, r, d, e)
 }
 
-func (f *fsys) repoDir(path string) (nodeID, error) {
-	slot, _, err := f.repos.intern(path, maxSynthSlot, func(uint64) *string { return &path })
+func (f *fsys) repoDir(r repo) (nodeID, error) {
+	slot, _, err := f.repos.intern(r.key(), maxSynthSlot, func(uint64) *repo { return &r })
 	return synthID(typeRepo, slot, 0), err
 }
 
-func (f *fsys) repoList(path string) ([]dirent, error) {
+func (f *fsys) repoList(r repo) ([]dirent, error) {
 	s := f.snap.Load()
-	d := s.tree.Dir(path)
+	d := s.repoNames(r)
 	if d == nil {
-		if path == "" {
+		if r.path == "" {
 			return nil, nil
 		}
 		return nil, syscall.ENOENT
@@ -46,10 +62,10 @@ func (f *fsys) repoList(path string) ([]dirent, error) {
 		de := dirent{name: e.Name, mode: fuse.S_IFDIR}
 		var err error
 		if e.ID == "" {
-			de.id, err = f.repoDir(e.Dir)
+			de.id, err = f.repoDir(repo{r.part, e.Dir})
 		} else {
 			de.mode = fuse.S_IFLNK
-			de.id, err = f.linkNode("images/"+path+"/"+e.Ref, idTarget(1+d.Depth(), e.ID), s.at)
+			de.id, err = f.repoLink(s, r, d, e)
 		}
 		if err != nil {
 			return nil, err

@@ -67,7 +67,7 @@ type synthType uint8
 
 const (
 	typeFixed  synthType = iota // slot 0, file: one of the fixed nodes
-	typeRepo                    // directory of images/
+	typeRepo                    // directory of images/, or of a store's
 	typeLink                    // symbolic link in images/, digests/, ids/
 	typeAlg                     // directory of digests/
 	typeImage                   // file: 0 the directory, else an index into imageFiles
@@ -75,6 +75,7 @@ const (
 	typeLayers                  // ids/<id>/layers
 	typeLast                    // ids/<id>/layers/<last>/rootfs, a link
 	typeText                    // a volatile file of an image, with one content
+	typeStore                   // file: 0 a directory of stores/, else an index into storeFiles
 )
 
 // The fixed nodes; the root's number is the protocol's.
@@ -84,6 +85,7 @@ const (
 	imagesNode
 	digestsNode
 	idsNode
+	storesNode
 	ctlNode
 	ctlFirst // the control files follow, in the order of ctlFiles
 )

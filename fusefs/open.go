@@ -264,6 +264,12 @@ func (f *fsys) openSynth(id nodeID) (*handle, error) {
 		if id == readmeNode {
 			return &handle{text: []byte(readme)}, nil
 		}
+	case typeStore:
+		p, err := f.partOf(id)
+		if err != nil || id.file() == 0 {
+			return nil, syscall.EISDIR
+		}
+		return &handle{text: p.file(id.file())}, nil
 	case typeText:
 		if t := f.texts.get(id.slot()); t != nil {
 			return f.openText(t)

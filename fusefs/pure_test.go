@@ -84,7 +84,7 @@ func TestNodeIDs(t *testing.T) {
 			}
 		}
 	}
-	for typ := typeRepo; typ <= typeText; typ++ {
+	for typ := typeRepo; typ <= typeStore; typ++ {
 		for _, slot := range []uint64{0, 1, maxSynthSlot - 1} {
 			for _, file := range []int{0, 1, (store.MaxLayers-1)<<layerBits | (1<<layerBits - 1)} {
 				id := synthID(typ, slot, file)

@@ -20,6 +20,7 @@ type snapshot struct {
 	at    time.Time
 	names store.Names
 	tree  *names.Tree
+	parts []*partView     // of a store that is made of several
 	ids   []digest.Digest // sorted
 	refs  report.Refs
 	// digests are the repository digests by algorithm and hex.
@@ -38,7 +39,9 @@ func (f *fsys) look(last *snapshot) (*snapshot, error) {
 		f.ctl.Note("read names", "", err)
 		f.log.Error("cannot read the names of the images", "err", err)
 	}
-	if last != nil && slices.Equal(s.ids, last.ids) && maps.Equal(s.names.Tags, last.names.Tags) && maps.Equal(s.names.Digests, last.names.Digests) {
+	parts, same := f.lookParts(last)
+	s.parts = parts
+	if last != nil && same && slices.Equal(s.ids, last.ids) && maps.Equal(s.names.Tags, last.names.Tags) && maps.Equal(s.names.Digests, last.names.Digests) {
 		return last, nil
 	}
 	s.tree = names.New(s.names.Tags, s.names.Digests)
@@ -110,7 +113,8 @@ func (f *fsys) refresh() {
 		}
 	}
 	f.recheck()
-	now.tree.Diff(old.tree, func(s names.Stale) { f.forgetEntry(f.repoNode(s.Dir), s.Name) })
+	now.tree.Diff(old.tree, func(s names.Stale) { f.forgetEntry(f.repoNode(repo{path: s.Dir}), s.Name) })
+	f.forgetParts(now, old)
 	for ref := range old.names.Digests {
 		if _, d, _ := strings.Cut(ref, "@"); now.names.Digests[ref] != old.names.Digests[ref] {
 			alg, hex, _ := strings.Cut(d, ":")
@@ -137,7 +141,8 @@ func (f *fsys) relist(now, old *snapshot) {
 	if !f.stateless() {
 		return
 	}
-	now.tree.Relisted(old.tree, func(path string) { f.forgetList(f.repoNode(path)) })
+	now.tree.Relisted(old.tree, func(path string) { f.forgetList(f.repoNode(repo{path: path})) })
+	f.relistParts(now, old)
 	if !maps.Equal(now.names.Digests, old.names.Digests) {
 		f.forgetList(digestsNode)
 		for slot := range f.algs.size() {
@@ -216,11 +221,11 @@ func (f *fsys) drop(id digest.Digest) {
 }
 
 // repoNode returns the node of a directory of images/, 0 if nobody ever looked it up.
-func (f *fsys) repoNode(path string) nodeID {
-	if path == "" {
+func (f *fsys) repoNode(r repo) nodeID {
+	if r == (repo{}) {
 		return imagesNode
 	}
-	if slot, ok := f.repos.find(path); ok {
+	if slot, ok := f.repos.find(r.key()); ok {
 		return synthID(typeRepo, slot, 0)
 	}
 	return 0

@@ -81,12 +81,14 @@ func (f *fsys) synthNode(id nodeID) (synth, error) {
 			return n, syscall.ENOENT
 		}
 		s := f.snap.Load()
-		d := s.tree.Dir(*p)
+		d := s.repoNames(*p)
 		if d == nil {
 			return n, syscall.ENOENT
 		}
 		n.nlink, n.mtime = 2+uint32(d.Subdirs()), s.at
 		return n, nil
+	case typeStore:
+		return f.storeStat(n)
 	case typeAlg:
 		if a := f.algs.get(id.slot()); a == nil || f.snap.Load().digests[*a] == nil {
 			return n, syscall.ENOENT
@@ -164,7 +166,9 @@ func (f *fsys) synthChild(dir nodeID, name string) (nodeID, error) {
 			}
 			return 0, syscall.ENOENT
 		case imagesNode:
-			return f.repoChild("", name)
+			return f.repoChild(repo{}, name)
+		case storesNode:
+			return f.storesChild(name)
 		case digestsNode:
 			return f.algChild(name)
 		case idsNode:
@@ -181,6 +185,8 @@ func (f *fsys) synthChild(dir nodeID, name string) (nodeID, error) {
 		if p := f.repos.get(dir.slot()); p != nil {
 			return f.repoChild(*p, name)
 		}
+	case typeStore:
+		return f.storeChild(dir, name)
 	case typeAlg:
 		if a := f.algs.get(dir.slot()); a != nil {
 			return f.digestChild(*a, name)
@@ -199,7 +205,9 @@ func (f *fsys) synthList(dir nodeID) ([]dirent, error) {
 		case rootNode:
 			return f.rootEntries(), nil
 		case imagesNode:
-			return f.repoList("")
+			return f.repoList(repo{})
+		case storesNode:
+			return f.storesList()
 		case digestsNode:
 			return f.algList()
 		case idsNode:
@@ -215,6 +223,8 @@ func (f *fsys) synthList(dir nodeID) ([]dirent, error) {
 		if p := f.repos.get(dir.slot()); p != nil {
 			return f.repoList(*p)
 		}
+	case typeStore:
+		return f.storeList(dir)
 	case typeAlg:
 		if a := f.algs.get(dir.slot()); a != nil {
 			return f.digestList(*a)
@@ -232,6 +242,9 @@ func (f *fsys) rootEntries() []dirent {
 		{name: "digests", id: digestsNode, mode: fuse.S_IFDIR},
 		{name: "ids", id: idsNode, mode: fuse.S_IFDIR},
 	}
+	if len(f.snap.Load().parts) > 0 {
+		e = append(e, dirent{name: "stores", id: storesNode, mode: fuse.S_IFDIR})
+	}
 	if !f.o.ReadOnly {
 		e = append(e, dirent{name: "ctl", id: ctlNode, mode: fuse.S_IFDIR})
 	}
@@ -247,6 +260,8 @@ func (f *fsys) fixedNode(n synth) (synth, error) {
 			}
 		}
 	case ctlNode:
+	case storesNode:
+		n.nlink += uint32(len(f.snap.Load().parts))
 	case digestsNode:
 		n.nlink += uint32(len(f.snap.Load().digests))
 	case imagesNode, idsNode:
@@ -290,7 +305,7 @@ func (f *fsys) describe(id nodeID) string {
 			}
 		case typeRepo:
 			if p := f.repos.get(id.slot()); p != nil {
-				return "images/" + *p
+				return p.dir() + "/" + p.path
 			}
 		}
 	}

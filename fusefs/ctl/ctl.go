@@ -95,7 +95,7 @@ func (c *Ctl) Tag(ctx context.Context, uid uint32, cmd []byte) error {
 		}
 		t, ok := c.st.(store.Tagger)
 		if !ok {
-			return r, store.ErrUnsupported
+			return r, store.Cannot(c.st, "name images")
 		}
 		ref, err := store.FamiliarTag(f[1])
 		if err != nil {
@@ -122,7 +122,7 @@ func (c *Ctl) Rmi(ctx context.Context, uid uint32, cmd []byte) error {
 		}
 		rm, ok := c.st.(store.Remover)
 		if !ok {
-			return r, store.ErrUnsupported
+			return r, store.Cannot(c.st, "remove images")
 		}
 		if !force && c.o.InUse != nil {
 			if err := c.o.InUse(ctx, f[0]); err != nil {
@@ -141,7 +141,7 @@ func (c *Ctl) LoadPath(ctx context.Context, uid uint32, cmd []byte) error {
 			return r, fmt.Errorf("%.200q is not an absolute path: %w", s, store.ErrInvalid)
 		}
 		if c.o.Loader == nil {
-			return r, store.ErrUnsupported
+			return r, store.Cannot(c.st, "load images")
 		}
 		return loaded(c.o.Loader.LoadPath(ctx, s))
 	})
@@ -151,7 +151,7 @@ func (c *Ctl) LoadPath(ctx context.Context, uid uint32, cmd []byte) error {
 func (c *Ctl) Load(ctx context.Context, uid uint32, r io.Reader) error {
 	return c.run(uid, "load", nil, func(string) (Result, error) {
 		if c.o.Loader == nil {
-			return Result{}, store.ErrUnsupported
+			return Result{}, store.Cannot(c.st, "load images")
 		}
 		return loaded(c.o.Loader.Load(ctx, r))
 	})

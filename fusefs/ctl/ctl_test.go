@@ -19,6 +19,7 @@ type fake struct {
 	gone  []string
 }
 
+func (f *fake) Root() string                               { return "/fake" }
 func (f *fake) Names(context.Context) (store.Names, error) { return f.names, nil }
 func (f *fake) IDs(context.Context) ([]digest.Digest, error) {
 	return []digest.Digest{f.names.Tags["a:1"]}, nil
