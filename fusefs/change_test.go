@@ -84,10 +84,12 @@ func testRefresh(t *testing.T, o fusefs.Options) {
 }
 
 // A process that stands in a removed image learns it.
-func TestStale(t *testing.T) {
+func TestStale(t *testing.T) { bothTransports(t, testStale) }
+
+func testStale(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	id := load(t, s, "", []string{"a:1"}, layerTar(t, "d/", "d/f=1"))
-	dir := mount(t, s, fusefs.Options{})
+	dir := mount(t, s, o)
 	d, err := unix.Open(filepath.Join(dir, "ids", id.Encoded(), "rootfs/d"), unix.O_DIRECTORY|unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -114,11 +116,13 @@ func command(dir, file, cmd string) error {
 	return errors.Join(err, f.Close())
 }
 
-func TestCommands(t *testing.T) {
+func TestCommands(t *testing.T) { bothTransports(t, testCommands) }
+
+func testCommands(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	id := load(t, s, "", []string{"a:1"}, layerTar(t, "f=1"))
 	load(t, s, "other", []string{"c:1"}, layerTar(t, "f=2"))
-	dir := mount(t, s, fusefs.Options{})
+	dir := mount(t, s, o)
 	for _, c := range []struct {
 		file, cmd string
 		want      error
@@ -167,10 +171,12 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-func TestOpenFileKeepsImage(t *testing.T) {
+func TestOpenFileKeepsImage(t *testing.T) { bothTransports(t, testOpenFileKeepsImage) }
+
+func testOpenFileKeepsImage(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	load(t, s, "", []string{"a:1"}, layerTar(t, "f=1"))
-	dir := mount(t, s, fusefs.Options{})
+	dir := mount(t, s, o)
 	f, err := os.Open(filepath.Join(dir, "images/a/1/rootfs/f"))
 	if err != nil {
 		t.Fatal(err)
@@ -203,9 +209,12 @@ func (l loader) LoadPath(ctx context.Context, path string) ([]store.Loaded, erro
 	return []store.Loaded{{Names: []string{"x:1"}}}, nil
 }
 
-func TestLoad(t *testing.T) {
+func TestLoad(t *testing.T) { bothTransports(t, testLoad) }
+
+func testLoad(t *testing.T, o fusefs.Options) {
 	l := loader{make(chan string, 9), make(chan string, 9)}
-	dir := mount(t, newStore(t), fusefs.Options{Loader: l})
+	o.Loader = l
+	dir := mount(t, newStore(t), o)
 	open := func() *os.File {
 		t.Helper()
 		f, err := os.OpenFile(filepath.Join(dir, "ctl/load"), os.O_WRONLY|os.O_TRUNC, 0)

@@ -26,7 +26,7 @@ type fsys struct {
 	log     *slog.Logger
 	life    context.Context // ends with the mount
 	work    sync.WaitGroup  // of what goes on beside requests, until then
-	srv     atomic.Pointer[fuse.Server]
+	conn    atomic.Pointer[connected]
 	uid     uint32
 	gid     uint32
 	started time.Time
@@ -95,7 +95,7 @@ func (f *fsys) close() {
 }
 
 func (f *fsys) String() string        { return "imagefs" }
-func (f *fsys) Init(srv *fuse.Server) { f.srv.Store(srv) }
+func (f *fsys) Init(srv *fuse.Server) { f.connect(srv) }
 
 // ctx is the context of a request that an interrupt of its caller ends.
 func (f *fsys) ctx(cancel <-chan struct{}) context.Context { return &requestContext{f.life, cancel} }

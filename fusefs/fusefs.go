@@ -29,13 +29,14 @@ type Options struct {
 	Loader     store.Loader // for ctl/load; nil: loading is not supported
 	Log        *slog.Logger // nil: silent
 	Debug      bool         // log every request
+	Transport  Transport    // "": Auto
 }
 
 // Server is a mounted tree.
 type Server struct {
 	dir  string
 	fs   *fsys
-	srv  *fuse.Server
+	over Transport
 	done chan struct{}
 	stop context.CancelFunc
 }
@@ -58,22 +59,23 @@ func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server,
 		return nil, err
 	}
 	s.fs = f
-	s.srv, err = fuse.NewServer(f, dir, f.mountOptions())
+	srv, over, err := f.attach(dir)
 	if err != nil {
 		stop()
 		return nil, mountError(dir, err)
 	}
+	s.over = over
 	// Held until the watcher is added: an unmount before that must not end the wait.
 	f.work.Add(1)
 	defer f.work.Done()
 	go func() {
-		s.srv.Serve()
+		srv.Serve()
 		stop()
 		f.work.Wait()
 		f.close()
 		close(s.done)
 	}()
-	if err := s.srv.WaitMount(); err != nil {
+	if err := srv.WaitMount(); err != nil {
 		_ = s.Unmount(true)
 		return nil, fmt.Errorf("mount at %s: %w", dir, err)
 	}
@@ -147,6 +149,9 @@ func mountError(dir string, err error) error {
 	}
 	return fmt.Errorf("mount at %s: %w", dir, err)
 }
+
+// Transport tells over what the tree is served: Dev or IOUring.
+func (s *Server) Transport() Transport { return s.over }
 
 // Wait returns when the tree is unmounted, by whomever, and nothing uses the store any more.
 func (s *Server) Wait() { <-s.done }

@@ -92,11 +92,14 @@ func (panickyLoader) Load(context.Context, io.Reader) ([]store.Loaded, error)  {
 func (panickyLoader) LoadPath(context.Context, string) ([]store.Loaded, error) { panic("load path") }
 
 // A panic costs a request, not the mount, and is told of.
-func TestPanics(t *testing.T) {
+func TestPanics(t *testing.T) { bothTransports(t, testPanics) }
+
+func testPanics(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	id := load(t, s, "", []string{"a:1"}, layerTar(t, "f=x"))
 	for _, what := range []string{"image", "layer"} {
-		dir := mount(t, &panicky{s, what}, fusefs.Options{Loader: panickyLoader{}})
+		o.Loader = panickyLoader{}
+		dir := mount(t, &panicky{s, what}, o)
 		image := filepath.Join(dir, "ids", id.Encoded())
 		for _, path := range []string{"id", "rootfs/f", "rootfs/f", "layers/0/layer.tar"} {
 			_, err := os.ReadFile(filepath.Join(image, path))
@@ -127,7 +130,8 @@ func TestPanics(t *testing.T) {
 			t.Error("the mount is dead")
 		}
 	}
-	dir := mount(t, &panicky{s, ""}, fusefs.Options{ReadOnly: true})
+	o.ReadOnly = true
+	dir := mount(t, &panicky{s, ""}, o)
 	for range 2 {
 		_, err := os.ReadFile(filepath.Join(dir, "images/a/1/rootfs/f"))
 		wantErr(t, "read", err, unix.EIO)

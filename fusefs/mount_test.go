@@ -17,11 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagefs/fusefs"
+	"imagefs/fusefs/uring/uringtest"
 	"imagefs/store"
 	"imagefs/store/docker"
 )
 
 var ctx = context.Background()
+
+func TestMain(m *testing.M) { os.Exit(uringtest.Main(m)) }
 
 // entry is a file of a layer: "dir/" a directory, "a=x" a file, "a->b" a
 // symbolic link, "a~b" a hard link.
@@ -109,6 +112,9 @@ func mount(t testing.TB, s store.Store, o fusefs.Options) string {
 	srv, err := fusefs.Mount(ctx, dir, s, o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if o.Transport != "" && srv.Transport() != o.Transport {
+		t.Errorf("served over %s, want %s", srv.Transport(), o.Transport)
 	}
 	t.Cleanup(func() {
 		if err := srv.Unmount(false); err != nil {

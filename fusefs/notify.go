@@ -48,7 +48,7 @@ func (f *fsys) forgetEntry(dir nodeID, name string) {
 func (f *fsys) forgetList(dir nodeID) { f.notice(dir, "") }
 
 func (f *fsys) notice(dir nodeID, name string) {
-	srv := f.srv.Load()
+	srv := f.connection()
 	if dir == 0 || srv == nil {
 		return
 	}
@@ -65,7 +65,7 @@ func (f *fsys) notice(dir nodeID, name string) {
 }
 
 // tell gives the kernel the notices of a directory until there are none.
-func (f *fsys) tell(srv *fuse.Server, dir nodeID, d *dirNotices) {
+func (f *fsys) tell(srv connection, dir nodeID, d *dirNotices) {
 	n := &f.notices
 	for {
 		n.slots <- struct{}{}

@@ -79,7 +79,7 @@ func (f *fsys) open(id nodeID, l *layerSlot) (*openFile, error) {
 // register lets the kernel read the file itself; 0 if it does not.
 func (f *fsys) register(file store.File) int32 {
 	fd, ok := file.(store.FDer)
-	srv := f.srv.Load()
+	srv := f.connection()
 	if !ok || file.Size() < passthroughSize || srv == nil || srv.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH == 0 {
 		return 0
 	}
@@ -112,7 +112,7 @@ func (f *fsys) release(of *openFile) {
 
 func (f *fsys) closeFile(of *openFile) {
 	of.layer.open.Add(-1)
-	if srv := f.srv.Load(); of.backing != 0 && srv != nil {
+	if srv := f.connection(); of.backing != 0 && srv != nil {
 		srv.UnregisterBackingFd(of.backing)
 	}
 	if of.file != nil {

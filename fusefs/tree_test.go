@@ -14,14 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagefs/fusefs"
+	"imagefs/fusefs/uring/uringtest"
 )
 
-func TestTree(t *testing.T) {
+func TestTree(t *testing.T) { bothTransports(t, testTree) }
+
+func testTree(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	base := layerTar(t, "etc/", "etc/a=1", "etc/b=2", "etc/l->a", "etc/h~etc/a", "old/", "old/x=x", "f=file")
 	top := layerTar(t, "etc/", "etc/.wh.b", "etc/c=3", "old/", "old/.wh..wh..opq", "old/y=y", ".wh.f")
 	id := load(t, s, "", []string{"app:1", "app/sub:x", "app:sub"}, base, top)
-	dir := mount(t, s, fusefs.Options{})
+	dir := mount(t, s, o)
 
 	for path, want := range map[string]string{
 		"":                               "README ctl/ digests/ ids/ images/",
@@ -86,10 +89,22 @@ func digestOf(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b
 // Every file's size is the number of bytes that can be read from it.
 func TestSizesAreTrue(t *testing.T) { bothModes(t, testSizesAreTrue) }
 
-// bothModes runs a test on a mount with control files, and on a read-only one, which is served without OPEN.
+// bothModes runs a test on a mount with control files, and on a read-only one,
+// which is served without OPEN, over each transport.
 func bothModes(t *testing.T, test func(t *testing.T, o fusefs.Options)) {
-	t.Run("with ctl", func(t *testing.T) { test(t, fusefs.Options{}) })
-	t.Run("read-only", func(t *testing.T) { test(t, fusefs.Options{ReadOnly: true}) })
+	bothTransports(t, func(t *testing.T, o fusefs.Options) {
+		t.Run("with ctl", func(t *testing.T) { test(t, o) })
+		t.Run("read-only", func(t *testing.T) { o.ReadOnly = true; test(t, o) })
+	})
+}
+
+// bothTransports runs a test over each transport.
+func bothTransports(t *testing.T, test func(t *testing.T, o fusefs.Options)) {
+	t.Run("dev", func(t *testing.T) { test(t, fusefs.Options{Transport: fusefs.Dev}) })
+	t.Run("io_uring", func(t *testing.T) {
+		uringtest.Need(t)
+		test(t, fusefs.Options{Transport: fusefs.IOUring})
+	})
 }
 
 func testSizesAreTrue(t *testing.T, o fusefs.Options) {
@@ -114,12 +129,14 @@ func testSizesAreTrue(t *testing.T, o fusefs.Options) {
 	}
 }
 
-func TestSameFileSameInode(t *testing.T) {
+func TestSameFileSameInode(t *testing.T) { bothTransports(t, testSameFileSameInode) }
+
+func testSameFileSameInode(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	base := layerTar(t, "d/", "d/f=x", "d/g~d/f")
 	load(t, s, "", []string{"a:1"}, base, layerTar(t, "d/one=1"))
 	load(t, s, "", []string{"a:2"}, base, layerTar(t, "d/two=2"))
-	dir := mount(t, s, fusefs.Options{})
+	dir := mount(t, s, o)
 	one, two := stat(t, dir, "images/a/1/rootfs/d/f"), stat(t, dir, "images/a/2/rootfs/d/g")
 	if one.Ino != two.Ino || one.Nlink != 2 {
 		t.Errorf("inodes %d and %d, %d links", one.Ino, two.Ino, one.Nlink)
@@ -252,14 +269,17 @@ func testVolatileText(t *testing.T, o fusefs.Options) {
 	eventually(t, "no tags", func() bool { _, err := os.Stat(p); return os.IsNotExist(err) })
 }
 
-func TestReadOnlyAndImmutable(t *testing.T) {
+func TestReadOnlyAndImmutable(t *testing.T) { bothTransports(t, testReadOnlyAndImmutable) }
+
+func testReadOnlyAndImmutable(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	load(t, s, "", []string{"a:1"}, layerTar(t, "f=x"))
 	for _, c := range []struct {
 		ro   bool
 		want error
 	}{{false, unix.EPERM}, {true, unix.EROFS}} {
-		dir := mount(t, s, fusefs.Options{ReadOnly: c.ro})
+		o.ReadOnly = c.ro
+		dir := mount(t, s, o)
 		root := filepath.Join(dir, "images/a/1/rootfs")
 		wantErr(t, "create", os.WriteFile(root+"/new", nil, 0o600), c.want)
 		wantErr(t, "write", os.WriteFile(root+"/f", nil, 0o600), c.want)
@@ -275,14 +295,16 @@ func TestReadOnlyAndImmutable(t *testing.T) {
 	}
 }
 
-func TestBrokenImageHidesNoOther(t *testing.T) {
+func TestBrokenImageHidesNoOther(t *testing.T) { bothTransports(t, testBrokenImageHidesNoOther) }
+
+func testBrokenImageHidesNoOther(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	bad := load(t, s, "bad", []string{"bad:1"}, layerTar(t, "f=1"), layerTar(t, "g=1"))
 	load(t, s, "good", []string{"good:1"}, layerTar(t, "f=2"))
 	if err := os.RemoveAll(filepath.Join(s.Root(), "image/overlay2/layerdb/sha256", chainOf(t, s, bad, 1))); err != nil {
 		t.Fatal(err)
 	}
-	dir := mount(t, s, fusefs.Options{})
+	dir := mount(t, s, o)
 	if got := list(t, dir, "images"); got != "bad/ good/" {
 		t.Errorf("images lists %q", got)
 	}

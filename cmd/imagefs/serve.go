@@ -40,6 +40,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	opts := fusefs.Options{
 		Source: source(st), AllowOther: o.allowOther, ReadOnly: o.readOnly,
 		Suid: o.suid, Dev: o.dev, Debug: o.debug, Log: log,
+		Transport: fusefs.Transport(o.transport),
 	}
 	if dst, ok := st.(store.Ingester); ok && !o.readOnly {
 		opts.Loader = archive.NewLoader(dst, archive.Options{Log: log})

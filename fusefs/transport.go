@@ -1,0 +1,120 @@
+package fusefs
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"imagefs/fusefs/uring"
+)
+
+// Transport is what requests and answers go over.
+type Transport string
+
+// The transports.
+const (
+	Auto    Transport = "auto"     // io_uring where the kernel has it switched on, else the device
+	Dev     Transport = "dev"      // /dev/fuse, on every kernel
+	IOUring Transport = "io_uring" // see package uring
+)
+
+// ParseTransport returns the transport of a name; the error lists them.
+func ParseTransport(name string) (Transport, error) {
+	all := []Transport{Auto, Dev, IOUring}
+	var names []string
+	for _, t := range all {
+		if string(t) == name {
+			return t, nil
+		}
+		names = append(names, string(t))
+	}
+	return "", fmt.Errorf("there is no transport %q, there are %s", name, strings.Join(names, ", "))
+}
+
+// connection is what the file system tells and asks the kernel.
+type connection interface {
+	InodeNotify(node uint64, off, length int64) fuse.Status
+	EntryNotify(parent uint64, name string) fuse.Status
+	InodeNotifyStoreCache(node uint64, off int64, data []byte) fuse.Status
+	RegisterBackingFd(m *fuse.BackingMap) (int32, syscall.Errno)
+	UnregisterBackingFd(id int32) syscall.Errno
+	KernelSettings() *fuse.InitIn
+}
+
+// server is a connection that is served.
+type server interface {
+	connection
+	Serve()           // until the tree is unmounted
+	WaitMount() error // until the tree can be used by this process
+}
+
+var (
+	_ server = (*fuse.Server)(nil)
+	_ server = (*uring.Server)(nil)
+)
+
+// connected is where the file system finds its connection.
+type connected struct{ connection }
+
+// connect tells of the connection, before its first request.
+func (f *fsys) connect(c connection) { f.conn.Store(&connected{c}) }
+
+// connection returns it, nil if there is none yet.
+func (f *fsys) connection() connection {
+	if c := f.conn.Load(); c != nil {
+		return c.connection
+	}
+	return nil
+}
+
+// attach mounts the file system at dir, over the transport that was asked for or that is best.
+func (f *fsys) attach(dir string) (server, Transport, error) {
+	if f.o.Transport != Dev {
+		s, err := uring.New(f, dir, f.mountOptions(), uring.Options{Quick: f.quick, Connected: func(s *uring.Server) { f.connect(s) }})
+		if err == nil {
+			return s, IOUring, nil
+		}
+		if f.o.Transport == IOUring || !errors.Is(err, uring.ErrUnavailable) {
+			return nil, "", err
+		}
+		// That it is off, or that there is none, is how most machines are.
+		level := slog.LevelInfo
+		if errors.Is(err, uring.ErrOff) || errors.Is(err, uring.ErrNone) {
+			level = slog.LevelDebug
+		}
+		f.log.Log(f.life, level, "requests go over /dev/fuse", "why", err)
+	}
+	s, err := fuse.NewServer(f, dir, f.mountOptions())
+	if err != nil {
+		return nil, "", err
+	}
+	return s, Dev, nil
+}
+
+// The operations (linux/fuse.h) that quick knows.
+const (
+	opLookup      = 1
+	opGetattr     = 3
+	opReadlink    = 5
+	opRead        = 15
+	opReaddir     = 28
+	opReaddirplus = 44
+)
+
+// quick tells whether a request is answered from memory, or by one look at a layer's file.
+func (f *fsys) quick(h *fuse.InHeader) bool {
+	kind := nodeID(h.NodeId).kind()
+	switch h.Opcode {
+	case opLookup, opReaddir, opReaddirplus:
+		return kind == kindDir
+	case opGetattr:
+		return kind == kindDir || kind == kindFile
+	case opReadlink, opRead:
+		return kind == kindFile
+	}
+	return false
+}

@@ -1,0 +1,379 @@
+package uring
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// The requests of a queue that can be under way at once. What is beyond waits
+	// in the kernel. All queues together have about allEntries, within bounds.
+	minDepth   = 16
+	maxDepth   = 64
+	allEntries = 1024
+
+	// lastCompletions is how long a queue waits for the end of its entries once
+	// the connection is down and nothing is under way.
+	lastCompletions = 10 * time.Second
+)
+
+// The numbers of struct fuse_uring_cmd_req and of an entry's layout (linux/fuse.h).
+const (
+	cmdRegister = 1 // FUSE_IO_URING_CMD_REGISTER
+	cmdCommit   = 2 // FUSE_IO_URING_CMD_COMMIT_AND_FETCH
+
+	headerSize  = 512 // of an entry, with the iovecs
+	headerUsed  = 288 // of it, the kernel's part
+	offOp       = 128
+	opSize      = 128
+	offCommitID = 264
+	offPayload  = 272
+
+	sizeInHeader  = 40
+	sizeOutHeader = 16
+)
+
+// wakeData is the user data of the READ of the eventfd.
+const wakeData = ^uint64(0)
+
+// entry is a piece of memory that one request at a time is in.
+type entry struct {
+	h, p []byte
+	qid  uint16
+}
+
+func (e *entry) in() *fuse.InHeader   { return (*fuse.InHeader)(unsafe.Pointer(&e.h[0])) }
+func (e *entry) out() *fuse.OutHeader { return (*fuse.OutHeader)(unsafe.Pointer(&e.h[0])) }
+func (e *entry) commitID() uint64     { return binary.NativeEndian.Uint64(e.h[offCommitID:]) }
+func (e *entry) payload() int {
+	return min(int(binary.NativeEndian.Uint32(e.h[offPayload:])), len(e.p))
+}
+
+// answer fills in the answer's header; so many bytes of the payload belong to it.
+func (e *entry) answer(unique uint64, st fuse.Status, n int) {
+	*e.out() = fuse.OutHeader{Length: uint32(sizeOutHeader + n), Status: -int32(st), Unique: unique}
+	binary.NativeEndian.PutUint32(e.h[offPayload:], uint32(n))
+}
+
+// queue is a ring and its thread, which serves one or more of the kernel's queues.
+type queue struct {
+	s    *Server
+	cpu  int   // the thread's
+	ids  []int // of the kernel's queues, the CPU's own first
+	ring *ring
+
+	headers, payloads []byte
+	entries           []entry
+	commitIDs         []uint64 // of the requests that entries hold
+	wake              int      // eventfd
+	scratch           scratch
+
+	live int // entries that the kernel has not ended
+	busy int // entries in the hands of goroutines
+	// until when requests that may wait for a disk go to goroutines
+	slowUntil time.Time
+
+	mu       sync.Mutex // guards what follows
+	done     []int      // entries that goroutines have answered
+	sleeping bool       // the thread may be waiting for a completion
+	closed   bool
+
+	registering chan struct{} // closed when the kernel greeted
+	registered  chan error
+}
+
+// makeQueues starts a thread with a ring for each CPU that is online.
+func (s *Server) makeQueues() error {
+	possible, err := cpus("possible")
+	if err != nil {
+		return err
+	}
+	online, err := cpus("online")
+	if err != nil {
+		return err
+	}
+	// The kernel numbers its queues from 0 to the number of possible CPUs.
+	var rest []int
+	for id := range possible {
+		if slices.Contains(online, id) {
+			s.queues = append(s.queues, &queue{s: s, cpu: id, ids: []int{id}})
+		} else {
+			rest = append(rest, id)
+		}
+	}
+	for n, id := range rest {
+		q := s.queues[n%len(s.queues)]
+		q.ids = append(q.ids, id)
+	}
+	depth := min(max(allEntries/len(possible), minDepth), maxDepth)
+	ready := make(chan error, len(s.queues))
+	for _, q := range s.queues {
+		q.wake, q.registering, q.registered = -1, make(chan struct{}), make(chan error, 1)
+		s.threads.Go(func() { q.run(depth, ready) })
+	}
+	for range s.queues {
+		err = errors.Join(err, <-ready)
+	}
+	return err
+}
+
+// register tells the kernel of all entries; from the last on requests come.
+func (s *Server) register() error {
+	if err := s.conn.Control(func(fd uintptr) { s.devFD = int(fd) }); err != nil {
+		return err
+	}
+	var err error
+	for _, q := range s.queues {
+		close(q.registering)
+	}
+	for _, q := range s.queues {
+		err = errors.Join(err, <-q.registered)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// endQueues ends the threads once the connection is down, or was never made, and frees their memory.
+func (s *Server) endQueues() {
+	s.down.Store(time.Now().UnixNano())
+	for _, q := range s.queues {
+		select {
+		case <-q.registering:
+		default:
+			close(q.registering)
+		}
+	}
+	ended := make(chan struct{})
+	go func() { s.threads.Wait(); close(ended) }()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		// Nobody waits any more for what is still being worked on.
+		for _, unique := range s.active.all() {
+			s.tryInterrupt(unique)
+		}
+		for _, q := range s.queues {
+			q.wakeUp()
+		}
+		select {
+		case <-ended:
+			s.freeQueues()
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// freeQueues frees what the threads leave; the last of them has ended.
+func (s *Server) freeQueues() {
+	for _, q := range s.queues {
+		q.mu.Lock()
+		q.closed = true
+		if q.wake >= 0 {
+			_ = unix.Close(q.wake)
+			q.wake = -1
+		}
+		q.mu.Unlock()
+		if q.live > 0 {
+			continue // the kernel might still write there
+		}
+		for _, m := range [][]byte{q.headers, q.payloads} {
+			if m != nil {
+				_ = unix.Munmap(m)
+			}
+		}
+	}
+}
+
+// run is the queue's thread.
+func (q *queue) run(depth int, ready chan<- error) {
+	// Never unlocked: the thread, with its CPU, ends with the function.
+	runtime.LockOSThread()
+	var set unix.CPUSet
+	set.Set(q.cpu)
+	// Where the thread may not choose its CPU it serves the queue all the same, only not as fast.
+	_ = unix.SchedSetaffinity(0, &set)
+	err := q.setUp(depth)
+	ready <- err
+	if err != nil {
+		return
+	}
+	defer q.ring.close()
+	<-q.registering
+	if q.s.down.Load() != 0 {
+		return
+	}
+	err = q.register()
+	q.registered <- err
+	if err == nil {
+		err = q.serve()
+	}
+	if err != nil {
+		q.s.fail(err)
+	}
+}
+
+// setUp makes the ring and the memory of the entries.
+func (q *queue) setUp(depth int) (err error) {
+	n := depth * len(q.ids)
+	if q.ring, err = newRing(uint32(depth), uint32(2*n+2)); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			q.ring.close()
+		}
+	}()
+	if q.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+		return err
+	}
+	anonymous := func(size int) ([]byte, error) {
+		m, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+		if err == nil {
+			// A huge page would make real what is never touched.
+			_ = unix.Madvise(m, unix.MADV_NOHUGEPAGE)
+		}
+		return m, err
+	}
+	// The last header is for what is read from the eventfd.
+	if q.headers, err = anonymous((n + 1) * headerSize); err != nil {
+		return err
+	}
+	size := q.s.payload()
+	if q.payloads, err = anonymous(n * size); err != nil {
+		return err
+	}
+	q.entries, q.commitIDs = make([]entry, n), make([]uint64, n)
+	for i := range q.entries {
+		e := entry{h: q.headers[i*headerSize:][:headerSize], p: q.payloads[i*size:][:size], qid: uint16(q.ids[i/depth])}
+		iov := (*[2]unix.Iovec)(unsafe.Pointer(&e.h[headerUsed]))
+		iov[0].Base, iov[1].Base = &e.h[0], &e.p[0]
+		iov[0].SetLen(headerUsed)
+		iov[1].SetLen(size)
+		q.entries[i] = e
+	}
+	return nil
+}
+
+// register hands all entries to the kernel.
+func (q *queue) register() error {
+	for i := range q.entries {
+		e := &q.entries[i]
+		s := sqe{opcode: opCmd, fd: int32(q.s.devFD), off: cmdRegister, userData: uint64(i), qid: e.qid,
+			addr: uint64(uintptr(unsafe.Pointer(&e.h[headerUsed]))), len: 2}
+		if err := q.ring.prepare(s); err != nil {
+			return err
+		}
+		q.live++
+	}
+	if err := q.listen(); err != nil {
+		return err
+	}
+	if err := q.ring.enter(0); err != nil {
+		return err
+	}
+	// The first request may be there already; what failed is there for certain.
+	for _, c := range q.ring.peek() {
+		if c.res < 0 && c.userData != wakeData {
+			return fmt.Errorf("register with the kernel: %w", unix.Errno(-c.res))
+		}
+	}
+	return nil
+}
+
+// listen asks for the next wakeUp.
+func (q *queue) listen() error {
+	buf := q.headers[len(q.headers)-headerSize:]
+	return q.ring.prepare(sqe{opcode: opRead, fd: int32(q.wake), userData: wakeData,
+		addr: uint64(uintptr(unsafe.Pointer(&buf[0]))), len: 8})
+}
+
+// serve answers requests until the kernel has ended all entries.
+func (q *queue) serve() error {
+	for {
+		q.mu.Lock()
+		for _, i := range q.done {
+			q.busy--
+			if err := q.commit(i); err != nil {
+				q.mu.Unlock()
+				return err
+			}
+		}
+		q.done = q.done[:0]
+		q.sleeping = true
+		q.mu.Unlock()
+		if q.busy == 0 && (q.live == 0 || q.givenUp()) {
+			return nil
+		}
+		err := q.ring.enter(1)
+		q.mu.Lock()
+		q.sleeping = false
+		q.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		for {
+			c, ok := q.ring.next()
+			if !ok {
+				break
+			}
+			switch {
+			case c.userData == wakeData:
+				err = q.listen()
+			case c.res < 0:
+				q.live-- // the connection is down
+			default:
+				err = q.take(int(c.userData))
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// givenUp tells whether the connection is down for so long that nothing more will come.
+func (q *queue) givenUp() bool {
+	down := q.s.down.Load()
+	return down != 0 && time.Since(time.Unix(0, down)) > lastCompletions
+}
+
+// commit prepares to hand an answer over, and to wait for the next request.
+func (q *queue) commit(i int) error {
+	return q.ring.prepare(sqe{opcode: opCmd, fd: int32(q.s.devFD), off: cmdCommit, userData: uint64(i), qid: q.entries[i].qid, commitID: q.commitIDs[i]})
+}
+
+// finish is called by the goroutine that has answered the request in an entry.
+func (q *queue) finish(i int) {
+	q.mu.Lock()
+	q.done = append(q.done, i)
+	wake := q.sleeping
+	q.sleeping = false // whoever comes next need not wake it again
+	q.mu.Unlock()
+	if wake {
+		q.wakeUp()
+	}
+}
+
+// wakeUp makes the thread look at what is done.
+func (q *queue) wakeUp() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || q.wake < 0 {
+		return
+	}
+	one := [8]byte{}
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = unix.Write(q.wake, one[:])
+}
