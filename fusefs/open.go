@@ -113,7 +113,7 @@ func (f *fsys) release(of *openFile) {
 func (f *fsys) closeFile(of *openFile) {
 	of.layer.open.Add(-1)
 	if srv := f.connection(); of.backing != 0 && srv != nil {
-		srv.UnregisterBackingFd(of.backing)
+		_ = srv.UnregisterBackingFd(of.backing)
 	}
 	if of.file != nil {
 		of.file.Close()

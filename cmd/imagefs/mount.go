@@ -42,7 +42,7 @@ DIR must not be, contain, or lie in a store. An ordinary user needs fusermount3
 (Debian: the package fuse3) and a store that they can read.
 
 Requests go over io_uring where the kernel has that switched on for FUSE (Linux
-6.14; as root: echo 1 > `+uring.Setting+`), which
+6.14; as root: echo 1 > ` + uring.Setting + `), which
 makes first looks two to four times as fast, and else over /dev/fuse. imagefs
 itself never switches it on.
 
@@ -115,6 +115,9 @@ func (o *mountOptions) apply() error {
 		}
 	}
 	o.words = nil
+	if o.transport == "" {
+		o.transport = string(fusefs.Auto)
+	}
 	if _, err := fusefs.ParseTransport(o.transport); err != nil {
 		return usagef("mount: %v", err)
 	}
