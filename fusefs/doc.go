@@ -22,7 +22,7 @@
 //	└─────┴──────────────────┴──────────────────────┘
 //
 // merged, layer and inode are those of overlay.NodeID. Views, layers, images,
-// directories of images/ and links each have slots that are given out when they
+// directories of images/, stores and links each have slots that are given out when they
 // are first looked up and never used twice during a mount.
 //
 // # Caching

@@ -13,6 +13,8 @@ const readme = `This is imagefs: the images of a container image store, as files
       layers/<n>/       bottom first: diff/ rootfs/ layer.tar changes diffid chainid
                         size created created_by
       error             only in an image that is broken: what is wrong with it
+  stores/<name>/        with several stores, what each has: images/ kind path; and
+                        error, where it cannot be read
   ctl/                  files to write commands to; see ctl/help
 
 Five things to try, with two images of your own:

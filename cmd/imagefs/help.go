@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -91,7 +92,7 @@ func helpTopics() []*cobra.Command {
 	return []*cobra.Command{
 		topic("tree", "what is where in a mounted store", topicTree),
 		topic("control", "commands as writes to files, and their errors", "Control files, in ctl/ of a mounted store\n\n"+ctl.Help),
-		topic("stores", "which stores there are and how they are chosen", topicStores),
+		topic("stores", "which stores there are and how they are chosen", topicStores()),
 		topic("exit", "exit codes", topicExit),
 	}
 }
@@ -118,6 +119,10 @@ const topicTree = `A mounted store
           layer.tar      byte for byte: sha256sum gives the diff ID
           changes        A, C or D and the path, against the layers below
           diffid chainid digest size created created_by
+  stores/<name>/         with several stores, what each of them has
+      images/            its names, as above
+      kind path          what it is, and where
+      error              only where it cannot be read: why
   ctl/                   files to write commands to: imagefs help control
 
 A repository is a directory for each part of its name: images/team/app/v1 is
@@ -133,26 +138,66 @@ Changes by other programs show within a second. A file that is open stays
 readable as long as the store has its bytes; after that, reads give ESTALE.
 `
 
-const topicStores = `Stores
+// topicStores has the kinds and their places from the table of kinds.
+func topicStores() string {
+	var b strings.Builder
+	b.WriteString(topicStoresHead)
+	for _, k := range kinds {
+		fmt.Fprintf(&b, "  %-10s  %s\n", k.name, k.what)
+	}
+	b.WriteString("\nPlaces that are looked at, below ~/.local/share ($XDG_DATA_HOME) for ordinary\nusers first:\n\n")
+	for _, k := range kinds {
+		for _, p := range k.places {
+			fmt.Fprintf(&b, "  %-10s  %-28s  %s\n", k.name, p.system, p.user)
+		}
+	}
+	b.WriteString(topicStoresTail)
+	return b.String()
+}
 
-The embedded store needs no daemon. It is made by the first imagefs load:
+const topicStoresHead = `Stores
 
-  root              /var/lib/imagefs
-  everybody else    $XDG_DATA_HOME/imagefs, or ~/.local/share/imagefs
+Without --store, all stores that are found on this machine are shown together.
+Only the embedded one is ever changed then; another must be named for that.
 
-Its layout on disk is Docker's own: a dockerd that is started on a copy of it
-lists, runs and saves its images.
+--store names one, any number of times; so does the environment variable
+IMAGEFS_STORE, one a line. mount takes them before DIR too.
 
-Another one is chosen with --store or the environment variable IMAGEFS_STORE:
-
-  imagefs --store /var/lib/docker images        Docker's, with the overlay2 driver
+  imagefs --store /var/lib/docker images        whatever is there
+  imagefs --store docker:/var/lib/docker images that, and nothing else
   imagefs --store /mnt/evidence images          one of another machine, somewhere
                                                 below that directory
   imagefs --store ~/scratch load -i app.tar     an embedded one elsewhere
+  imagefs mount /var/lib/docker old=/mnt/evidence /mnt
+                                                two at once, one with a name
+
+A STORE is [NAME=][KIND:]PATH. A PATH that begins like a NAME= or KIND: is
+written ./PATH. Without NAME it is called like the last part of its path, at the
+places below like the program it belongs to.
+
+Kinds:
+
+`
+
+const topicStoresTail = `
+Of several stores, the first that is named goes before the others; of those that
+are found the order is that of the places. Where two have the same name of an
+image, images/ has that of the first; stores/<name>/images/ has those of each. A
+layer that several have is read from the first that has it whole, and is the same
+inodes for the images of all.
+
+A change goes to the store that has the image, a removal of a name to the store
+whose name shows. load goes to the embedded store, which it makes, else to the
+only one that can be written. A store that cannot do it says so (EOPNOTSUPP,
+EROFS). A store that was named and cannot be opened is an error; one that was
+only found is left out with a warning.
+
+The embedded store needs no daemon. Its layout on disk is Docker's own: a dockerd
+that is started on a copy of it lists, runs and saves its images.
 
 Docker's store is read in place, whether its daemon runs or not. While it runs
 imagefs changes nothing there (EROFS): use docker. When it does not, imagefs
-changes it by the same rules as the embedded one.
+changes it by the same rules as the embedded one, if it was named.
 
 What imagefs works out about the layers of stores that others wrote is kept in
 /var/cache/imagefs, for ordinary users $XDG_CACHE_HOME/imagefs or
