@@ -251,6 +251,28 @@ func xattrsOf(t testing.TB, path string) (out []string) {
 // treeManifest is what a mount of our merge of layers would show.
 func treeManifest(t testing.TB, layers []store.Layer) harness.Manifest {
 	t.Helper()
+	return contentSums{}.tree(t, layers)
+}
+
+// contentSums keeps the sums of contents, so that a file with many names, or in
+// many views, is read once.
+type contentSums map[contentOf]string
+
+type contentOf struct {
+	layer store.Layer
+	ino   overlay.Ino
+}
+
+func (c contentSums) of(t testing.TB, l store.Layer, i overlay.Ino) string {
+	t.Helper()
+	if _, ok := c[contentOf{l, i}]; !ok {
+		c[contentOf{l, i}] = contentSum(t, l, i)
+	}
+	return c[contentOf{l, i}]
+}
+
+func (c contentSums) tree(t testing.TB, layers []store.Layer) harness.Manifest {
+	t.Helper()
 	ctx := context.Background()
 	indexes := make([]overlay.Layer, len(layers))
 	for n, l := range layers {
@@ -272,7 +294,7 @@ func treeManifest(t testing.TB, layers []store.Layer) harness.Manifest {
 		case 'l':
 			target = tree.Readlink(n)
 		case 'f':
-			sum = contentSum(t, layers[n.Layer()], n.Ino())
+			sum = c.of(t, layers[n.Layer()], n.Ino())
 		}
 		var xs []string
 		tree.Xattrs(n, func(name string, v []byte) bool {

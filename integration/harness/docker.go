@@ -23,6 +23,12 @@ type Docker struct {
 // StartDocker starts a private daemon on a data root, which ends with the test.
 func StartDocker(t testing.TB, root string) *Docker {
 	t.Helper()
+	return StartDockerWith(t, root, "overlay2")
+}
+
+// StartDockerWith is StartDocker with another storage driver.
+func StartDockerWith(t testing.TB, root, driver string) *Docker {
+	t.Helper()
 	Need(t, "root", "dockerd", "docker", "containerd", "runc")
 	// Paths of sockets are short, those of tests are not.
 	run, err := os.MkdirTemp("", "d")
@@ -36,7 +42,7 @@ func StartDocker(t testing.TB, root string) *Docker {
 	}
 	defer logFile.Close()
 	c := exec.Command("dockerd", "--data-root", root, "--exec-root", run+"/x", "-H", d.Host, "--pidfile", run+"/pid",
-		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", "overlay2")
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", driver)
 	c.Stdout, c.Stderr = logFile, logFile
 	// Should the test be killed, the daemon ends by itself, and its containerd with it.
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}

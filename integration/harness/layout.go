@@ -18,6 +18,7 @@ type DiskImage struct {
 	Names   []string
 	DiffIDs []string
 	Dirs    []string // the layers' directories, bottom first
+	AnyRoot bool     // these do not tell what the root directory itself is like
 }
 
 // ReadRoot reads the images of a data root of Docker's.

@@ -21,18 +21,18 @@ func (s *Store) doLoad(r record) error {
 		}
 	}
 	if len(r.Layers) > 0 {
-		for _, d := range []string{overlayDir, linkDir, indexDir, spillDir, layerDir} {
+		for _, d := range []string{overlay2.home, overlay2.links, indexDir, spillDir, overlay2.layers} {
 			if err := s.root.SyncDir(d); err != nil {
 				return err
 			}
 		}
 	}
 	for _, i := range r.Images {
-		if err := s.move(stageDir+"/"+r.Stage+"/config-"+i.ID.Encoded(), contentDir+"/"+i.ID.Encoded()); err != nil {
+		if err := s.move(stageDir+"/"+r.Stage+"/config-"+i.ID.Encoded(), overlay2.content+"/"+i.ID.Encoded()); err != nil {
 			return err
 		}
 		if i.Parent != "" {
-			d := metadataDir + "/" + i.ID.Encoded()
+			d := overlay2.metadata + "/" + i.ID.Encoded()
 			if err := s.root.Mkdir(d, 0o700); err != nil {
 				return err
 			}
@@ -42,7 +42,7 @@ func (s *Store) doLoad(r record) error {
 		}
 	}
 	if len(r.Images) > 0 {
-		if err := s.root.SyncDir(contentDir); err != nil {
+		if err := s.root.SyncDir(overlay2.content); err != nil {
 			return err
 		}
 	}
@@ -75,17 +75,17 @@ func (s *Store) move(from, to string) error {
 func (s *Store) placeLayer(stage string, l recordLayer) error {
 	from := stageDir + "/" + stage + "/" + l.Dir
 	key := l.Chain.Encoded() + "-" + l.Cache
-	if err := s.move(from+"/overlay", overlayDir+"/"+l.Cache); err != nil {
+	if err := s.move(from+"/overlay", overlay2.home+"/"+l.Cache); err != nil {
 		return err
 	}
-	if !s.root.Exists(linkDir + "/" + l.Link) {
-		if err := s.root.Symlink("../"+l.Cache+"/diff", linkDir+"/"+l.Link); err != nil {
+	if !s.root.Exists(overlay2.links + "/" + l.Link) {
+		if err := s.root.Symlink("../"+l.Cache+"/diff", overlay2.links+"/"+l.Link); err != nil {
 			return err
 		}
 	}
 	if l.Parent != "" {
-		if up, err := s.root.Read(layerDir+"/"+l.Parent.Encoded()+"/cache-id", maxSmall); err == nil && cacheID().Match(up) {
-			f, err := s.root.OpenFile(overlayDir+"/"+string(up)+"/committed", os.O_WRONLY|os.O_CREATE, 0o600)
+		if up, err := s.root.Read(overlay2.layers+"/"+l.Parent.Encoded()+"/cache-id", maxSmall); err == nil && cacheID().Match(up) {
+			f, err := s.root.OpenFile(overlay2.home+"/"+string(up)+"/committed", os.O_WRONLY|os.O_CREATE, 0o600)
 			if err != nil {
 				return err
 			}
@@ -101,11 +101,11 @@ func (s *Store) placeLayer(stage string, l recordLayer) error {
 	}
 	if s.root.Exists(from + "/layerdb") {
 		// What is there in its place is broken, or the layer would not have been staged.
-		if err := s.root.RemoveAll(layerDir + "/" + l.Chain.Encoded()); err != nil {
+		if err := s.root.RemoveAll(overlay2.layers + "/" + l.Chain.Encoded()); err != nil {
 			return err
 		}
 	}
-	if err := s.move(from+"/layerdb", layerDir+"/"+l.Chain.Encoded()); err != nil {
+	if err := s.move(from+"/layerdb", overlay2.layers+"/"+l.Chain.Encoded()); err != nil {
 		return err
 	}
 	return nil
@@ -134,7 +134,7 @@ func (s *Store) doUnload(r record) error {
 		}
 	}
 	for _, i := range r.Images {
-		err := errors.Join(s.root.Remove(contentDir+"/"+i.ID.Encoded()), s.root.RemoveAll(metadataDir+"/"+i.ID.Encoded()))
+		err := errors.Join(s.root.Remove(overlay2.content+"/"+i.ID.Encoded()), s.root.RemoveAll(overlay2.metadata+"/"+i.ID.Encoded()))
 		if err != nil {
 			return err
 		}
@@ -158,15 +158,15 @@ func (s *Store) doRemove(r record) error {
 		}
 	}
 	for _, i := range r.Images {
-		if err := s.root.RemoveAll(metadataDir + "/" + i.ID.Encoded()); err != nil {
+		if err := s.root.RemoveAll(overlay2.metadata + "/" + i.ID.Encoded()); err != nil {
 			return err
 		}
-		if err := s.root.Remove(contentDir + "/" + i.ID.Encoded()); err != nil {
+		if err := s.root.Remove(overlay2.content + "/" + i.ID.Encoded()); err != nil {
 			return err
 		}
 	}
 	if len(r.Images) > 0 {
-		if err := s.root.SyncDir(contentDir); err != nil {
+		if err := s.root.SyncDir(overlay2.content); err != nil {
 			return err
 		}
 	}
@@ -174,14 +174,14 @@ func (s *Store) doRemove(r record) error {
 }
 
 func removing(l recordLayer) string {
-	return layerDir + "/" + l.Chain.Encoded() + "-" + l.Cache + "-removing"
+	return overlay2.layers + "/" + l.Chain.Encoded() + "-" + l.Cache + "-removing"
 }
 
 // dropLayers removes layers, top first: their records, after which they are
 // gone, then their content; errLeft if some of that stays.
 func (s *Store) dropLayers(layers []recordLayer) error {
 	for _, l := range layers {
-		chain := layerDir + "/" + l.Chain.Encoded()
+		chain := overlay2.layers + "/" + l.Chain.Encoded()
 		// The chain ID may stand for another directory by now.
 		if id, err := s.root.Read(chain+"/cache-id", maxSmall); err == nil && string(id) == l.Cache {
 			if err := s.root.Rename(chain, removing(l)); err != nil {
@@ -190,7 +190,7 @@ func (s *Store) dropLayers(layers []recordLayer) error {
 		}
 	}
 	if len(layers) > 0 {
-		if err := s.root.SyncDir(layerDir); err != nil {
+		if err := s.root.SyncDir(overlay2.layers); err != nil {
 			return err
 		}
 	}
@@ -210,19 +210,19 @@ func (s *Store) dropLayers(layers []recordLayer) error {
 func (s *Store) dropContent(l recordLayer) error {
 	link := l.Link
 	if link == "" {
-		if b, err := s.root.Read(overlayDir+"/"+l.Cache+"/link", maxSmall); err == nil {
+		if b, err := s.root.Read(overlay2.home+"/"+l.Cache+"/link", maxSmall); err == nil {
 			link = strings.TrimSpace(string(b))
 		}
 	}
 	if linkName().MatchString(link) {
-		if to, err := s.root.Readlink(linkDir + "/" + link); err == nil && to == "../"+l.Cache+"/diff" {
-			if err := s.root.Remove(linkDir + "/" + link); err != nil {
+		if to, err := s.root.Readlink(overlay2.links + "/" + link); err == nil && to == "../"+l.Cache+"/diff" {
+			if err := s.root.Remove(overlay2.links + "/" + link); err != nil {
 				return err
 			}
 		}
 	}
 	key := l.Chain.Encoded() + "-" + l.Cache
-	for _, p := range []string{overlayDir + "/" + l.Cache, indexDir + "/" + key, spillDir + "/" + key, removing(l)} {
+	for _, p := range []string{overlay2.home + "/" + l.Cache, indexDir + "/" + key, spillDir + "/" + key, removing(l)} {
 		if err := s.root.RemoveAll(p); err != nil {
 			return err
 		}
@@ -268,7 +268,7 @@ func (s *Store) changeNames(set map[string]digest.Digest, remove []string) error
 	if err != nil {
 		return err
 	}
-	return readOnly(s.root.Write(reposFile, b, 0o600))
+	return readOnly(s.root.Write(overlay2.repos, b, 0o600))
 }
 
 // repoOf returns the repository of a familiar reference.

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -65,7 +66,7 @@ func (c *checker) names(ctx context.Context) error {
 		c.say("repositories.json", fmt.Errorf("bad reference %.300q: %w", ref, store.ErrCorrupt))
 	})
 	for ref, id := range names.Tags {
-		if !c.s.root.Exists(contentDir + "/" + id.Encoded()) {
+		if !c.s.root.Exists(c.s.at.content + "/" + id.Encoded()) {
 			c.say("repositories.json", fmt.Errorf("%s names %s, which is not there: %w", ref, id, store.ErrCorrupt))
 		}
 	}
@@ -119,19 +120,15 @@ func (c *checker) layer(ctx context.Context, l *layerRec) error {
 		return l.broken
 	}
 	c.caches[l.cache] = true
-	d := overlayDir + "/" + l.cache
-	link, err := c.s.root.Read(d+"/link", maxSmall)
-	if err != nil {
-		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)
-	}
-	if !linkName().Match(link) {
-		return fmt.Errorf("link %.80q: %w", link, store.ErrCorrupt)
-	}
-	if to, err := c.s.root.Readlink(linkDir + "/" + string(link)); err != nil || to != "../"+l.cache+"/diff" {
-		return fmt.Errorf("overlay2/l/%s does not lead to it: %w", link, store.ErrCorrupt)
-	}
-	if err := c.lower(l); err != nil {
-		return err
+	switch {
+	case c.s.at.linked:
+		if err := c.linked(l); err != nil {
+			return err
+		}
+	case c.s.at.form == layer.Aufs:
+		if err := c.aufs(l); err != nil {
+			return err
+		}
 	}
 	ix, err := l.Mapped(ctx)
 	if err != nil {
@@ -146,9 +143,44 @@ func (c *checker) layer(ctx context.Context, l *layerRec) error {
 	return c.content(ctx, l, ix.Index)
 }
 
+// aufs checks that the list of a layer's parents starts with its parent.
+func (c *checker) aufs(l *layerRec) error {
+	file := "aufs/layers/" + l.cache
+	list, err := c.s.root.Read(file, 1<<20)
+	if err != nil {
+		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)
+	}
+	var want []byte
+	if l.parent != "" {
+		if want, err = c.s.root.Read(c.s.at.layers+"/"+l.parent.Encoded()+"/cache-id", maxSmall); err != nil {
+			return err
+		}
+	}
+	if first, _, _ := bytes.Cut(list, []byte{'\n'}); !bytes.Equal(first, want) {
+		return fmt.Errorf("%s starts with %.80q, want %.80q: %w", file, first, want, store.ErrCorrupt)
+	}
+	return nil
+}
+
+// linked checks a layer's short name and those of the layers below.
+func (c *checker) linked(l *layerRec) error {
+	d := c.s.at.home + "/" + l.cache
+	link, err := c.s.root.Read(d+"/link", maxSmall)
+	if err != nil {
+		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)
+	}
+	if !linkName().Match(link) {
+		return fmt.Errorf("link %.80q: %w", link, store.ErrCorrupt)
+	}
+	if to, err := c.s.root.Readlink(c.s.at.links + "/" + string(link)); err != nil || to != "../"+l.cache+"/diff" {
+		return fmt.Errorf("%s/%s does not lead to it: %w", c.s.at.links, link, store.ErrCorrupt)
+	}
+	return c.lower(l)
+}
+
 // lower checks that a layer's "lower" is its parent's link and what that has.
 func (c *checker) lower(l *layerRec) error {
-	lower, err := c.s.root.Read(overlayDir+"/"+l.cache+"/lower", maxSmall)
+	lower, err := c.s.root.Read(c.s.at.home+"/"+l.cache+"/lower", maxSmall)
 	if l.parent == "" {
 		if err == nil && len(lower) > 0 {
 			return fmt.Errorf("the lowest layer has a lower %.80q: %w", lower, store.ErrCorrupt)
@@ -230,27 +262,27 @@ func isWhiteout(ix overlay.Layer, i overlay.Ino) bool {
 
 // orphans looks for what belongs to no image.
 func (c *checker) orphans() {
-	names, err := c.s.root.List(layerDir)
+	names, err := c.s.root.List(c.s.at.layers)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.say("layerdb", err)
 	}
 	for _, n := range names {
 		if !isHex64(n) || !c.chains[digest.NewDigestFromEncoded(digest.SHA256, n)] {
 			c.say("layerdb/sha256/"+n, fmt.Errorf("belongs to no image: %w", store.ErrCorrupt))
-			if cache, err := c.s.root.Read(layerDir+"/"+n+"/cache-id", maxSmall); err == nil {
+			if cache, err := c.s.root.Read(c.s.at.layers+"/"+n+"/cache-id", maxSmall); err == nil {
 				c.caches[string(cache)] = true
 			}
 		}
 	}
-	names, _ = c.s.root.List(overlayDir)
+	names, _ = c.s.root.List(c.s.at.home)
 	for _, n := range names {
 		if n != "l" && !c.caches[n] {
 			c.say("overlay2/"+n, fmt.Errorf("belongs to no layer: %w", store.ErrCorrupt))
 		}
 	}
-	names, _ = c.s.root.List(linkDir)
+	names, _ = c.s.root.List(c.s.at.links)
 	for _, n := range names {
-		to, err := c.s.root.Readlink(linkDir + "/" + n)
+		to, err := c.s.root.Readlink(c.s.at.links + "/" + n)
 		cache, ok := strings.CutSuffix(strings.TrimPrefix(to, "../"), "/diff")
 		if err != nil || !ok || !c.caches[cache] {
 			c.say("overlay2/l/"+n, fmt.Errorf("leads to no layer: %w", store.ErrCorrupt))

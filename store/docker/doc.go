@@ -1,6 +1,7 @@
 // Package docker reads and writes a store in Docker's own layout, with the
 // overlay2 driver: the data root of a live daemon, of a dead one, a copy of
 // one from another machine, or the embedded store, which a dockerd can adopt.
+// It reads those of the drivers fuse-overlayfs, aufs, overlay and vfs as well.
 //
 //	image/overlay2/
 //	  repositories.json                  references → image ID, one line of JSON
@@ -19,6 +20,17 @@
 //	  stage/<random>/                    layers being unpacked; flock on its file "lock"
 //	  index/<chain>-<cache-id>           the layer's index (package overlay)
 //	  spill/<chain>-<cache-id>           content that only the tar has (package store/layer)
+//
+// The other drivers have the same image/<driver>, and layers' content at
+//
+//	fuse-overlayfs/<cache-id>/diff     as overlay2, with link and lower; deletions may be names (.wh.*)
+//	aufs/diff/<cache-id>               the layer's archive, deletions as names
+//	aufs/layers/<cache-id>             the cache IDs of the layers below, nearest first
+//	overlay/<cache-id>/root            the whole tree so far, hard links to the one of the layer below
+//	vfs/dir/<cache-id>                 the whole tree so far, a copy
+//
+// What of a whole tree is the layer's own is in its tar-split; without one, it
+// is what differs from the tree of the layer below (package store/layer).
 //
 // # Writing
 //

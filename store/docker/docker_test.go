@@ -168,9 +168,9 @@ func TestLoadAndRead(t *testing.T) {
 		tf.Close()
 	}
 	// A second load of the same changes nothing.
-	before, _ := s.root.List(overlayDir)
+	before, _ := s.root.List(overlay2.home)
 	load(t, s, "x", []string{"app:v1"}, base, top)
-	if after, _ := s.root.List(overlayDir); !slices.Equal(before, after) {
+	if after, _ := s.root.List(overlay2.home); !slices.Equal(before, after) {
 		t.Error("loading again made new layers")
 	}
 	clean(t, s)
@@ -280,7 +280,7 @@ func TestAbortLeavesNothing(t *testing.T) {
 	}
 	in.Abort()
 	clean(t, s)
-	for _, d := range []string{stageDir, contentDir, layerDir, indexDir, journalDir} {
+	for _, d := range []string{stageDir, overlay2.content, overlay2.layers, indexDir, journalDir} {
 		if names, _ := s.root.List(d); len(names) != 0 {
 			t.Errorf("%s: %v", d, names)
 		}
@@ -392,10 +392,10 @@ func TestBrokenIsShownAndHidesNothing(t *testing.T) {
 	worse := load(t, s, "worse", nil, layerTar(t, "c=1"))
 	img, _ := s.Image(ctx, bad)
 	l := img.Layers()[0].(*layerRec)
-	if err := os.WriteFile(filepath.Join(s.path, layerDir, l.chain.Encoded(), "cache-id"), []byte("../../../../etc"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(s.path, overlay2.layers, l.chain.Encoded(), "cache-id"), []byte("../../../../etc"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(s.path, contentDir, worse.Encoded()), []byte("{}"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.path, overlay2.content, worse.Encoded()), []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for id, broken := range map[digest.Digest]bool{good: false, bad: true, worse: true} {
@@ -445,8 +445,8 @@ func TestOpenErrors(t *testing.T) {
 	if _, err := Open(dir, Options{Create: true}); !errors.Is(err, store.ErrNotFound) {
 		t.Error("made a store in a directory that is in use:", err)
 	}
-	os.MkdirAll(filepath.Join(dir, "deep/er/image/aufs/imagedb/content"), 0o755)
-	if _, err := Open(dir, Options{}); !errors.Is(err, store.ErrUnsupported) {
+	os.MkdirAll(filepath.Join(dir, "deep/er/image/btrfs/imagedb/content"), 0o755)
+	if _, err := Open(dir, Options{}); !errors.Is(err, store.ErrUnsupported) || !strings.Contains(err.Error(), "btrfs") {
 		t.Error(err)
 	}
 	os.MkdirAll(filepath.Join(dir, "deep/er/image/overlay2/imagedb/content/sha256"), 0o755)

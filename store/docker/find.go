@@ -32,6 +32,9 @@ func (s *Store) FindLayer(ctx context.Context, diffIDs []digest.Digest) (store.L
 
 // Is tells whether a directory is the root of such a store, without looking below it.
 func Is(root string) bool {
-	found, _ := isRoot(root)
-	return found
+	if _, ok, err := named(root); ok || err != nil {
+		return ok
+	}
+	_, ok, _ := dataRoot(root)
+	return ok
 }

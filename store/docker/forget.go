@@ -10,7 +10,7 @@ func (s *Store) Forget(l store.Layer) {
 	if !ok {
 		return
 	}
-	if s.root.Exists(overlayDir + "/" + rec.cache + "/diff") {
+	if s.root.Exists(s.at.layer(rec.cache)) {
 		return // other images may have it
 	}
 	s.mu.Lock()

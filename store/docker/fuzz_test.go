@@ -51,7 +51,7 @@ func FuzzJournal(f *testing.F) {
 		if names, err := os.ReadDir(top); err != nil || len(names) != 1 {
 			t.Fatalf("outside the store: %v %v", names, err)
 		}
-		if names, err := s.root.List(overlayDir); err != nil || len(names) > 1 {
+		if names, err := s.root.List(overlay2.home); err != nil || len(names) > 1 {
 			t.Fatalf("%v %v", names, err)
 		}
 	})

@@ -3,27 +3,29 @@ package docker
 import "strings"
 
 // Graph tells where the image's layers lie, with the names and in the form of
-// docker inspect's GraphDriver. Paths are absolute; nil for an image with no layers.
+// docker inspect's GraphDriver. Paths are absolute; nil for an image with no
+// layers, and for drivers of which Docker tells nothing.
 func (i *image) Graph() (driver string, data map[string]string) {
+	at := i.at
 	if len(i.layers) == 0 {
-		return "overlay2", nil
+		return at.name, nil
 	}
-	dir := func(n int) string {
-		l := i.layers[n].(*layerRec)
-		return l.s.path + "/" + overlayDir + "/" + l.cache
-	}
+	cache := func(n int) string { return i.layers[n].(*layerRec).cache }
+	dir := func(n int) string { return i.root + "/" + at.layer(cache(n)) }
 	top := len(i.layers) - 1
-	data = map[string]string{
-		"MergedDir": dir(top) + "/merged",
-		"UpperDir":  dir(top) + "/diff",
-		"WorkDir":   dir(top) + "/work",
+	switch {
+	case at.linked:
+		own := i.root + "/" + at.home + "/" + cache(top)
+		data = map[string]string{"MergedDir": own + "/merged", "UpperDir": dir(top), "WorkDir": own + "/work"}
+		var lower []string
+		for n := top - 1; n >= 0; n-- {
+			lower = append(lower, dir(n))
+		}
+		if len(lower) > 0 {
+			data["LowerDir"] = strings.Join(lower, ":")
+		}
+	case at.after != "":
+		data = map[string]string{"RootDir": dir(top)}
 	}
-	var lower []string
-	for n := top - 1; n >= 0; n-- {
-		lower = append(lower, dir(n)+"/diff")
-	}
-	if len(lower) > 0 {
-		data["LowerDir"] = strings.Join(lower, ":")
-	}
-	return "overlay2", data
+	return at.name, data
 }

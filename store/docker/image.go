@@ -15,6 +15,8 @@ import (
 
 // image is an image as it was found on disk.
 type image struct {
+	root       string // of the store
+	at         *layout
 	id         digest.Digest
 	raw        []byte
 	config     store.Config
@@ -39,7 +41,7 @@ func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error
 	if !isID(id) {
 		return nil, fmt.Errorf("image ID %.80q: %w", string(id), store.ErrInvalid)
 	}
-	img := &image{id: id}
+	img := &image{root: s.path, at: &s.at, id: id}
 	raw, err := s.config(id)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -59,7 +61,7 @@ func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error
 		return img, nil
 	}
 	img.parent = s.parentOf(id)
-	if b, err := s.root.Read(metadataDir+"/"+id.Encoded()+"/lastUpdated", maxSmall); err == nil {
+	if b, err := s.root.Read(s.at.metadata+"/"+id.Encoded()+"/lastUpdated", maxSmall); err == nil {
 		img.lastTagged, _ = time.Parse(time.RFC3339Nano, strings.TrimSpace(string(b)))
 	}
 	var chain digest.Digest
@@ -88,7 +90,7 @@ func (r repositories) has(id digest.Digest) bool {
 
 // config reads an image's config and proves that it is that.
 func (s *Store) config(id digest.Digest) ([]byte, error) {
-	raw, err := s.root.Read(contentDir+"/"+id.Encoded(), store.MaxConfigSize)
+	raw, err := s.root.Read(s.at.content+"/"+id.Encoded(), store.MaxConfigSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("no such image: %s: %w", id, store.ErrNotFound)
 	}
@@ -103,7 +105,7 @@ func (s *Store) config(id digest.Digest) ([]byte, error) {
 
 // parentOf returns what the classic builder recorded, "" for nothing or nonsense.
 func (s *Store) parentOf(id digest.Digest) digest.Digest {
-	b, err := s.root.Read(metadataDir+"/"+id.Encoded()+"/parent", maxSmall)
+	b, err := s.root.Read(s.at.metadata+"/"+id.Encoded()+"/parent", maxSmall)
 	if err != nil {
 		return ""
 	}

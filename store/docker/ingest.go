@@ -88,7 +88,7 @@ func (in *ingest) HasLayer(chain digest.Digest) bool { return in.s.hasLayer(chai
 
 // hasLayer tells whether a layer is there with all that it needs.
 func (s *Store) hasLayer(chain digest.Digest) bool {
-	d := layerDir + "/" + chain.Encoded() + "/"
+	d := overlay2.layers + "/" + chain.Encoded() + "/"
 	diff, err := s.root.Read(d+"diff", maxSmall)
 	if err != nil || !isID(digest.Digest(diff)) {
 		return false
@@ -101,7 +101,7 @@ func (s *Store) hasLayer(chain digest.Digest) bool {
 		return false
 	}
 	cache, _, err := s.readLayer(chain, parent, digest.Digest(diff))
-	return err == nil && s.root.Exists(overlayDir+"/"+cache+"/link") && s.root.Exists(d+"tar-split.json.gz")
+	return err == nil && s.root.Exists(overlay2.home+"/"+cache+"/link") && s.root.Exists(d+"tar-split.json.gz")
 }
 
 // Unpack implements store.Ingest.
@@ -407,20 +407,20 @@ func (c *commit) lowerLinks(parent digest.Digest) (string, error) {
 	if l, ok := c.links[parent]; ok {
 		return l, nil
 	}
-	root := c.in.s.root
-	cache, err := root.Read(layerDir+"/"+parent.Encoded()+"/cache-id", maxSmall)
+	root, at := c.in.s.root, &c.in.s.at
+	cache, err := root.Read(at.layers+"/"+parent.Encoded()+"/cache-id", maxSmall)
 	if err != nil {
 		return "", err
 	}
 	if !cacheID().Match(cache) {
 		return "", fmt.Errorf("cache-id of layer %s: %w", parent, store.ErrCorrupt)
 	}
-	link, err := root.Read(overlayDir+"/"+string(cache)+"/link", maxSmall)
+	link, err := root.Read(at.home+"/"+string(cache)+"/link", maxSmall)
 	if err != nil {
 		return "", err
 	}
 	out := "l/" + string(link)
-	if low, err := root.Read(overlayDir+"/"+string(cache)+"/lower", maxSmall); err == nil && len(low) > 0 {
+	if low, err := root.Read(at.home+"/"+string(cache)+"/lower", maxSmall); err == nil && len(low) > 0 {
 		out += ":" + string(low)
 	}
 	c.links[parent] = out
@@ -437,7 +437,7 @@ func (c *commit) lower(below []digest.Digest) (*overlay.Tree, func(overlay.NodeI
 	for n, chain := range below {
 		ix, ok := c.indexes[chain]
 		if !ok {
-			diff, err := c.in.s.root.Read(layerDir+"/"+chain.Encoded()+"/diff", maxSmall)
+			diff, err := c.in.s.root.Read(overlay2.layers+"/"+chain.Encoded()+"/diff", maxSmall)
 			if err != nil {
 				return nil, nil, err
 			}

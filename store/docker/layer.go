@@ -20,6 +20,8 @@ type layerRec struct {
 	chain, parent digest.Digest
 	diff          digest.Digest
 	cache         string
+	dir           string // of its content, in the store
+	upper         bool   // dir is an overlayfs's upper directory, though the driver has whole trees
 	size          int64
 	broken        error // what is wrong with it on disk; then only the IDs count
 
@@ -44,6 +46,10 @@ func (s *Store) layer(chain, parent, diff digest.Digest) *layerRec {
 		return s.newLayer(layerRec{chain: chain, parent: parent, diff: diff, size: size, broken: err})
 	}
 	rec := layerRec{chain: chain, parent: parent, diff: diff, cache: cache, size: size}
+	if rec.dir, rec.upper, err = s.content(cache); err != nil {
+		rec.broken = fmt.Errorf("layer %s: %w", chain, err)
+		return s.newLayer(rec)
+	}
 	key := rec.key()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,7 +73,7 @@ func (s *Store) newLayer(rec layerRec) *layerRec {
 
 // readLayer reads a layer's records and checks them against each other.
 func (s *Store) readLayer(chain, parent, diff digest.Digest) (cache string, size int64, err error) {
-	d := layerDir + "/" + chain.Encoded() + "/"
+	d := s.at.layers + "/" + chain.Encoded() + "/"
 	read := func(name string) string {
 		if err != nil {
 			return ""
@@ -98,10 +104,29 @@ func (s *Store) readLayer(chain, parent, diff digest.Digest) (cache string, size
 			err = fmt.Errorf("layer %s: parent is %.80q, want %s: %w", chain, got, parent, store.ErrCorrupt)
 		}
 	}
-	if err == nil && !s.root.IsDir(overlayDir+"/"+cache+"/diff") {
-		err = fmt.Errorf("layer %s: no directory overlay2/%s/diff: %w", chain, cache, store.ErrCorrupt)
+	if err == nil {
+		if _, _, err = s.content(cache); err != nil {
+			err = fmt.Errorf("layer %s: %w", chain, err)
+		}
 	}
 	return cache, size, err
+}
+
+// content finds the directory of a layer's content. Those that BuildKit makes
+// with the overlay driver have no whole tree but the upper directory of the
+// mount that they were made in. It has all that was changed since the nearest
+// layer below that has a tree, and so all of the layer's own.
+func (s *Store) content(cache string) (dir string, upper bool, err error) {
+	dir = s.at.layer(cache)
+	if s.root.IsDir(dir) {
+		return dir, false, nil
+	}
+	if s.at.upper != "" {
+		if up := s.at.before + cache + s.at.upper; s.root.IsDir(up) {
+			return up, true, nil
+		}
+	}
+	return "", false, fmt.Errorf("no directory %s: %w", dir, store.ErrCorrupt)
 }
 
 func (l *layerRec) ChainID() digest.Digest { return l.chain }
@@ -119,7 +144,7 @@ func (l *layerRec) Digest() digest.Digest {
 }
 
 func (l *layerRec) readBlob() digest.Digest {
-	b, err := l.s.root.Read(distDir+"/v2metadata-by-diffid/sha256/"+l.diff.Encoded(), 1<<20)
+	b, err := l.s.root.Read(l.s.at.dist+"/v2metadata-by-diffid/sha256/"+l.diff.Encoded(), 1<<20)
 	if err != nil {
 		return ""
 	}
@@ -132,5 +157,5 @@ func (l *layerRec) readBlob() digest.Digest {
 
 // HasTar implements store.TarHolder.
 func (l *layerRec) HasTar() bool {
-	return l.broken == nil && l.s.root.Exists(layerDir+"/"+l.chain.Encoded()+"/tar-split.json.gz")
+	return l.broken == nil && l.s.root.Exists(l.s.at.layers+"/"+l.chain.Encoded()+"/tar-split.json.gz")
 }

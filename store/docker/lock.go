@@ -21,6 +21,9 @@ const lockWait = 60 * time.Second
 // store.ErrReadOnly if the store cannot be written or a daemon lives on it,
 // store.ErrBusy if another process does not let go.
 func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	if err := s.writable(); err != nil {
+		return nil, err
+	}
 	if s.opts.ReadOnly {
 		return nil, fmt.Errorf("store %s was opened read-only: %w", s.path, store.ErrReadOnly)
 	}
@@ -70,6 +73,15 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 		return nil, err
 	}
 	return free, nil
+}
+
+// writable tells why a store cannot be written whoever asks, nil if it can.
+func (s *Store) writable() error {
+	if s.at.name == overlay2.name {
+		return nil
+	}
+	return fmt.Errorf("the store %s uses Docker's storage driver %s, which imagefs only reads; change its images with docker, or load them into a store of its own: %w",
+		s.path, s.at.name, store.ErrUnsupported)
 }
 
 func readOnly(err error) error {
@@ -132,7 +144,7 @@ func (s *Store) clearStages() {
 
 // clearTemps removes temporary files of writes that were cut off. The lock is held.
 func (s *Store) clearTemps() {
-	for _, d := range []string{imageDir, contentDir, journalDir, indexDir} {
+	for _, d := range []string{overlay2.image, overlay2.content, journalDir, indexDir} {
 		names, _ := s.root.List(d)
 		for _, n := range names {
 			if strings.HasPrefix(n, ".tmp-") {
@@ -140,10 +152,10 @@ func (s *Store) clearTemps() {
 			}
 		}
 	}
-	names, _ := s.root.List(layerDir)
+	names, _ := s.root.List(overlay2.layers)
 	for _, n := range names {
 		if strings.HasSuffix(n, "-removing") {
-			_ = s.root.RemoveAll(layerDir + "/" + n)
+			_ = s.root.RemoveAll(overlay2.layers + "/" + n)
 		}
 	}
 }

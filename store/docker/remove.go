@@ -278,7 +278,7 @@ func (p *planner) layers() {
 		// A container's layer stands on a chain, which stands on others.
 		for n := 0; isID(c) && !needed[c] && n < store.MaxLayers; n++ {
 			needed[c] = true
-			b, err := p.s.root.Read(layerDir+"/"+c.Encoded()+"/parent", maxSmall)
+			b, err := p.s.root.Read(overlay2.layers+"/"+c.Encoded()+"/parent", maxSmall)
 			if err != nil {
 				break
 			}
@@ -297,12 +297,12 @@ func (p *planner) layers() {
 				continue
 			}
 			done[c] = true
-			cache, err := p.s.root.Read(layerDir+"/"+c.Encoded()+"/cache-id", maxSmall)
+			cache, err := p.s.root.Read(overlay2.layers+"/"+c.Encoded()+"/cache-id", maxSmall)
 			if err != nil || !cacheID().Match(cache) || string(cache) == "l" {
 				continue // broken: nothing tells what belongs to it
 			}
 			l := recordLayer{Chain: c, Cache: string(cache)}
-			if b, err := p.s.root.Read(overlayDir+"/"+l.Cache+"/link", maxSmall); err == nil && linkName().Match(b) {
+			if b, err := p.s.root.Read(overlay2.home+"/"+l.Cache+"/link", maxSmall); err == nil && linkName().Match(b) {
 				l.Link = string(b)
 			}
 			p.rec.Layers = append(p.rec.Layers, l)
@@ -312,13 +312,13 @@ func (p *planner) layers() {
 
 // mounted returns the chains that containers stand on.
 func (p *planner) mounted() []digest.Digest {
-	names, err := p.s.root.List(mountsDir)
+	names, err := p.s.root.List(overlay2.mounts)
 	if err != nil {
 		return nil
 	}
 	var out []digest.Digest
 	for _, n := range names {
-		if b, err := p.s.root.Read(mountsDir+"/"+n+"/parent", maxSmall); err == nil {
+		if b, err := p.s.root.Read(overlay2.mounts+"/"+n+"/parent", maxSmall); err == nil {
 			out = append(out, digest.Digest(strings.TrimSpace(string(b))))
 		}
 	}

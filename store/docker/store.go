@@ -35,21 +35,12 @@ type Options struct {
 
 // The layout.
 const (
-	imageDir    = "image/overlay2"
-	reposFile   = imageDir + "/repositories.json"
-	contentDir  = imageDir + "/imagedb/content/sha256"
-	metadataDir = imageDir + "/imagedb/metadata/sha256"
-	layerDir    = imageDir + "/layerdb/sha256"
-	mountsDir   = imageDir + "/layerdb/mounts"
-	distDir     = imageDir + "/distribution"
-	overlayDir  = "overlay2"
-	linkDir     = "overlay2/l"
-	ownDir      = "imagefs"
-	lockFile    = ownDir + "/lock"
-	journalDir  = ownDir + "/journal"
-	stageDir    = ownDir + "/stage"
-	indexDir    = ownDir + "/index"
-	spillDir    = ownDir + "/spill"
+	ownDir     = "imagefs"
+	lockFile   = ownDir + "/lock"
+	journalDir = ownDir + "/journal"
+	stageDir   = ownDir + "/stage"
+	indexDir   = ownDir + "/index"
+	spillDir   = ownDir + "/spill"
 )
 
 // Limits on what is read whole.
@@ -62,6 +53,7 @@ const (
 type Store struct {
 	root *beneath.Root
 	path string
+	at   layout
 	opts Options
 	log  *slog.Logger
 
@@ -84,9 +76,12 @@ var (
 )
 
 // Open opens the store at root, or the one that lies in a directory below it
-// (an unpacked copy of a data root). Half-done work of processes that died is
-// finished or cleared away if the store may be written. store.ErrNotFound if
-// there is no store; store.ErrUnsupported for storage drivers other than overlay2.
+// (an unpacked copy of a data root). A data root that several storage drivers
+// have used shows the images of one, see locate; root may name another's image
+// directory (image/<driver>) instead. Half-done work of processes that died is
+// finished or cleared away if the store may be written, which it may with
+// overlay2 only. store.ErrNotFound if there is no store; store.ErrUnsupported
+// for storage drivers whose layers are not plain files.
 func Open(root string, o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -98,95 +93,31 @@ func Open(root string, o Options) (*Store, error) {
 	at, err := locate(abs)
 	if errors.Is(err, store.ErrNotFound) && o.Create && !o.ReadOnly {
 		if err = create(abs); err == nil {
-			at = abs
+			at = place{path: abs, layout: overlay2}
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	r, err := beneath.Open(at)
+	r, err := beneath.Open(at.path)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s := &Store{root: r, path: at, opts: o, log: o.Log, layers: map[string]*layerRec{},
-		set: &unpacked.Set{Path: at, Cache: o.Cache, Lazy: o.Lazy, Log: o.Log}}
-	if !o.ReadOnly {
+	s := &Store{root: r, path: at.path, at: at.layout, opts: o, log: o.Log, layers: map[string]*layerRec{},
+		set: &unpacked.Set{Path: at.path, Cache: o.Cache, Lazy: o.Lazy, Log: o.Log}}
+	if at.name != overlay2.name {
+		s.set.Path = filepath.Join(at.path, at.image)
+	}
+	for _, d := range at.others {
+		s.log.Warn("the data root has images of another storage driver too; open its directory to see them", "path", filepath.Join(at.path, "image", d))
+	}
+	if !o.ReadOnly && s.writable() == nil {
 		if err := s.recover(); err != nil {
 			r.Close()
-			return nil, fmt.Errorf("recover store %s: %w", at, err)
+			return nil, fmt.Errorf("recover store %s: %w", at.path, err)
 		}
 	}
 	return s, nil
-}
-
-// maxLocate bounds the search for a store below a directory.
-const (
-	maxLocate      = 4096
-	maxLocateDepth = 6
-)
-
-// locate finds the data root at or below a directory, breadth first.
-func locate(root string) (string, error) {
-	if st, err := os.Stat(root); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("no store at %s: %w", root, store.ErrNotFound)
-		}
-		return "", fmt.Errorf("open store: %w", err)
-	} else if !st.IsDir() {
-		return "", fmt.Errorf("%s is not a directory: %w", root, store.ErrInvalid)
-	}
-	type place struct {
-		path  string
-		depth int
-	}
-	queue := []place{{root, 0}}
-	other := ""
-	for n := 0; n < len(queue) && n < maxLocate; n++ {
-		p := queue[n]
-		found, driver := isRoot(p.path)
-		if found {
-			return p.path, nil
-		}
-		if driver != "" {
-			other = driver
-		}
-		if p.depth == maxLocateDepth || driver != "" {
-			continue
-		}
-		entries, err := os.ReadDir(p.path)
-		if err != nil {
-			if n == 0 {
-				return "", fmt.Errorf("open store: %w", err)
-			}
-			continue
-		}
-		for _, e := range entries {
-			if e.IsDir() {
-				queue = append(queue, place{filepath.Join(p.path, e.Name()), p.depth + 1})
-			}
-		}
-	}
-	if other != "" {
-		return "", fmt.Errorf("the store at %s uses the storage driver %s, overlay2 is needed: %w", root, other, store.ErrUnsupported)
-	}
-	return "", fmt.Errorf("no store at %s: %w", root, store.ErrNotFound)
-}
-
-// isRoot tells whether a directory is a data root; if it is one of another driver, which.
-func isRoot(dir string) (found bool, driver string) {
-	isDir := func(p string) bool {
-		st, err := os.Lstat(filepath.Join(dir, p))
-		return err == nil && st.IsDir()
-	}
-	if isDir(imageDir+"/imagedb") || isDir(imageDir+"/layerdb") {
-		return true, ""
-	}
-	for _, d := range []string{"aufs", "overlay", "vfs", "btrfs", "zfs", "devicemapper", "fuse-overlayfs"} {
-		if isDir("image/" + d + "/imagedb/content") {
-			return false, d
-		}
-	}
-	return false, ""
 }
 
 // create makes an empty store, with the modes that Docker gives, or finishes one
@@ -214,7 +145,7 @@ func halfMade(entries []fs.DirEntry) bool {
 	own := false
 	for _, e := range entries {
 		own = own || e.Name() == ownDir
-		if !e.IsDir() || e.Name() != ownDir && e.Name() != "image" && e.Name() != overlayDir {
+		if !e.IsDir() || e.Name() != ownDir && e.Name() != "image" && e.Name() != overlay2.home {
 			return false
 		}
 	}
@@ -230,11 +161,11 @@ func directories(r *beneath.Root) error {
 		path string
 		mode uint32
 	}{
-		{"image", 0o700}, {imageDir, 0o700}, {distDir, 0o700},
-		{imageDir + "/imagedb", 0o700}, {imageDir + "/imagedb/content", 0o700}, {contentDir, 0o700},
-		{imageDir + "/imagedb/metadata", 0o700}, {metadataDir, 0o700},
-		{imageDir + "/layerdb", 0o700}, {layerDir, 0o755}, {imageDir + "/layerdb/tmp", 0o755},
-		{overlayDir, 0o710}, {linkDir, 0o700},
+		{"image", 0o700}, {overlay2.image, 0o700}, {overlay2.dist, 0o700},
+		{overlay2.image + "/imagedb", 0o700}, {overlay2.image + "/imagedb/content", 0o700}, {overlay2.content, 0o700},
+		{overlay2.image + "/imagedb/metadata", 0o700}, {overlay2.metadata, 0o700},
+		{overlay2.image + "/layerdb", 0o700}, {overlay2.layers, 0o755}, {overlay2.image + "/layerdb/tmp", 0o755},
+		{overlay2.home, 0o710}, {overlay2.links, 0o700},
 	} {
 		if err := r.Mkdir(d.path, d.mode); err != nil {
 			return fmt.Errorf("make store: %w", err)
@@ -248,8 +179,8 @@ func skeleton(r *beneath.Root) error {
 	if err := directories(r); err != nil {
 		return err
 	}
-	if !r.Exists(reposFile) {
-		if err := r.Write(reposFile, []byte(`{"Repositories":{}}`), 0o600); err != nil {
+	if !r.Exists(overlay2.repos) {
+		if err := r.Write(overlay2.repos, []byte(`{"Repositories":{}}`), 0o600); err != nil {
 			return fmt.Errorf("make store: %w", err)
 		}
 	}
@@ -296,7 +227,7 @@ type knownRepos struct {
 // namesNow returns the names of the store, parsed once for each state of its file.
 // What it returns must not be changed.
 func (s *Store) namesNow() (*knownRepos, error) {
-	st, err := s.root.Stat(reposFile)
+	st, err := s.root.Stat(s.at.repos)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -317,7 +248,7 @@ func (s *Store) namesNow() (*knownRepos, error) {
 
 func (s *Store) readRepos() (repositories, error) {
 	var r repositories
-	b, err := s.root.Read(reposFile, maxRepos)
+	b, err := s.root.Read(s.at.repos, maxRepos)
 	if errors.Is(err, fs.ErrNotExist) {
 		return repositories{map[string]map[string]digest.Digest{}}, nil
 	}
@@ -325,7 +256,7 @@ func (s *Store) readRepos() (repositories, error) {
 		return r, classify(err)
 	}
 	if r, err = parseRepos(b); err != nil {
-		return r, fmt.Errorf("%s: %w", path.Join(s.path, reposFile), err)
+		return r, fmt.Errorf("%s: %w", path.Join(s.path, s.at.repos), err)
 	}
 	return r, nil
 }
@@ -400,7 +331,7 @@ func (s *Store) Names(ctx context.Context) (store.Names, error) {
 
 // IDs implements store.Store: all images with a config, and those that only a name is left of.
 func (s *Store) IDs(ctx context.Context) ([]digest.Digest, error) {
-	names, err := s.root.List(contentDir)
+	names, err := s.root.List(s.at.content)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, classify(err)
 	}

@@ -46,12 +46,12 @@ func TestSuiteOfABrokenStore(t *testing.T) {
 		switch {
 		case len(h.Names) > 0 && h.Names[0] == "odd/other:arm":
 			want.Broken[h.ID()] = "no such file"
-			if err := os.Remove(filepath.Join(dir, layerDir, h.DiffIDs()[0].Encoded(), "cache-id")); err != nil {
+			if err := os.Remove(filepath.Join(dir, overlay2.layers, h.DiffIDs()[0].Encoded(), "cache-id")); err != nil {
 				t.Fatal(err)
 			}
 		case len(h.Names) > 0 && h.Names[0] == "odd/twice:1":
 			want.Broken[h.ID()] = "hashes to"
-			if err := os.WriteFile(filepath.Join(dir, contentDir, h.ID().Encoded()), []byte("{}"), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, overlay2.content, h.ID().Encoded()), []byte("{}"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		default:

@@ -29,7 +29,7 @@ func (s *Store) Tag(ctx context.Context, ref string, id digest.Digest) error {
 	}
 	beneath.Step()
 	// Docker notes when; the name is there already, so this is not worth failing for.
-	d := metadataDir + "/" + id.Encoded()
+	d := overlay2.metadata + "/" + id.Encoded()
 	if err := s.root.Mkdir(d, 0o700); err == nil {
 		if err := s.root.WriteVia(stageDir, d+"/lastUpdated", []byte(time.Now().UTC().Format(time.RFC3339Nano)), 0o600); err != nil {
 			s.log.Warn("cannot note the time of a tag", "ref", ref, "err", err)

@@ -11,8 +11,8 @@ import (
 // names and images change; where that cannot be had, by looking at them.
 func (s *Store) Watch(ctx context.Context) (<-chan struct{}, error) {
 	var dirs []string
-	for _, d := range []string{imageDir, contentDir, layerDir} {
+	for _, d := range []string{s.at.image, s.at.content, s.at.layers} {
 		dirs = append(dirs, filepath.Join(s.path, d))
 	}
-	return watcher.Dirs(ctx, s.log, dirs, filepath.Join(s.path, reposFile)), nil
+	return watcher.Dirs(ctx, s.log, dirs, filepath.Join(s.path, s.at.repos)), nil
 }

@@ -11,8 +11,8 @@
 //	                      └▶ tar-split (headers, padding, odd content)
 //
 // Settle then does what needs the layers below, which an archive in a pipe
-// names last. Scan and ScanSplit index a layer that somebody else unpacked,
-// and OpenTar serves its tar.
+// names last. Scan, ScanForm, ScanSplit and, for whole trees, ScanSplitTree and
+// ScanTree index a layer that somebody else unpacked, and OpenTar serves its tar.
 //
 // Everything below a layer's directory is reached through directory file
 // descriptors and never through a symbolic link.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,14 +15,44 @@ import (
 	"imagefs/store"
 )
 
-// Scan collects the records of a layer from its diff directory, as the kernel's
-// overlayfs would read it: character devices 0:0 are whiteouts, directories
-// with the xattr trusted.overlay.opaque (user.overlay.opaque for rootless
-// engines) are opaque, and overlayfs's own xattrs are hidden. Nothing outside
-// dir is reached.
+// Form is how a diff directory says what is taken away from the layers below.
+type Form uint8
+
+const (
+	// Overlayfs is the kernel's form: character devices 0:0 are whiteouts,
+	// directories with the xattr trusted.overlay.opaque (user.overlay.opaque
+	// for rootless engines) are opaque, and its own xattrs are hidden.
+	Overlayfs Form = iota
+	// Aufs has the names of the archive: .wh.<name> and .wh..wh..opq. Other
+	// names with .wh..wh. are what aufs keeps for itself, and hidden.
+	Aufs
+	// FuseOverlayfs is what fuse-overlayfs reads: the kernel's form, its own
+	// xattrs in the same sense, and the names of the archive.
+	FuseOverlayfs
+	// Whole is for trees that have nothing below them: no name and no xattr
+	// takes anything away.
+	Whole
+)
+
+// opaqueXattrs are those that make a directory opaque.
+var opaqueXattrs = map[Form][]string{
+	Overlayfs:     {"trusted.overlay.opaque", "user.overlay.opaque"},
+	FuseOverlayfs: {"trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque"},
+}
+
+// ownXattrs start the attributes that are a driver's and not the file's. They
+// are hidden whatever the form: on a mount they would steer an overlayfs above it.
+var ownXattrs = []string{"trusted.overlay.", "user.overlay.", "user.fuseoverlayfs."}
+
+// Scan is ScanForm for the kernel's form.
 func Scan(ctx context.Context, dir *os.File, lim Limits) (*overlay.Builder, error) {
-	lim = lim.withDefaults()
-	s := &scanner{ctx: ctx, b: overlay.NewBuilder(), lim: lim, links: map[uint64]string{}, buf: make([]byte, 64<<10)}
+	return ScanForm(ctx, dir, Overlayfs, lim)
+}
+
+// ScanForm collects the records of a layer from its diff directory, as the
+// driver that has this form would read it. Nothing outside dir is reached.
+func ScanForm(ctx context.Context, dir *os.File, form Form, lim Limits) (*overlay.Builder, error) {
+	s := newScanner(ctx, form, lim)
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", dir.Name(), err)
@@ -39,11 +70,16 @@ func Scan(ctx context.Context, dir *os.File, lim Limits) (*overlay.Builder, erro
 type scanner struct {
 	ctx   context.Context
 	b     *overlay.Builder
+	form  Form
 	lim   Limits
 	count int
 	dev   uint64
 	links map[uint64]string // inodes with several names → the first path
 	buf   []byte
+}
+
+func newScanner(ctx context.Context, form Form, lim Limits) *scanner {
+	return &scanner{ctx: ctx, b: overlay.NewBuilder(), form: form, lim: lim.withDefaults(), links: map[uint64]string{}, buf: make([]byte, 64<<10)}
 }
 
 func (s *scanner) dir(fd int, path string, depth int) error {
@@ -60,6 +96,11 @@ func (s *scanner) dir(fd int, path string, depth int) error {
 	for _, name := range names {
 		if s.count++; s.count > s.lim.Entries {
 			return fmt.Errorf("layer of more than %d entries: %w", s.lim.Entries, store.ErrTooLarge)
+		}
+		if done, err := s.whiteout(path, name); err != nil {
+			return err
+		} else if done {
+			continue
 		}
 		p := join(path, name)
 		var st unix.Stat_t
@@ -92,6 +133,23 @@ func (s *scanner) dir(fd int, path string, depth int) error {
 		}
 	}
 	return nil
+}
+
+// whiteout takes a name that the form gives a meaning; done is false for any other.
+func (s *scanner) whiteout(dir, name string) (done bool, err error) {
+	if s.form != Aufs && s.form != FuseOverlayfs || !strings.HasPrefix(name, overlay.WhiteoutPrefix) {
+		return false, nil
+	}
+	kind, hidden, err := overlay.ParseWhiteout(name)
+	switch {
+	case err != nil:
+		return false, classify(err)
+	case kind == overlay.Whiteout:
+		return true, classify(s.b.Add(overlay.Entry{Path: join(dir, hidden), Kind: kind}))
+	case kind == overlay.Opaque:
+		return true, classify(s.b.Add(overlay.Entry{Path: dir, Kind: kind}))
+	}
+	return s.form == Aufs, nil
 }
 
 // add takes one inode. xpath is where the xattr calls find it.
@@ -172,8 +230,8 @@ func (s *scanner) xattrs(e *overlay.Entry, xpath string) (opaque bool, err error
 	val := make([]byte, 64<<10)
 	for name := range bytes.SplitSeq(bytes.TrimSuffix(s.buf[:n], []byte{0}), []byte{0}) {
 		k := string(name)
-		own := strings.HasPrefix(k, "trusted.overlay.") || strings.HasPrefix(k, "user.overlay.")
-		if own && !strings.HasSuffix(k, ".opaque") {
+		own := slices.ContainsFunc(ownXattrs, func(p string) bool { return strings.HasPrefix(k, p) })
+		if own && !slices.Contains(opaqueXattrs[s.form], k) {
 			continue
 		}
 		m, err := unix.Lgetxattr(xpath, k, val)

@@ -25,9 +25,8 @@ type Records struct {
 // Entries returns how many members of the tar were read.
 func (r *Records) Entries() int { return r.count }
 
-// collect reads the headers of a tar. place, if not nil, tells where a regular
-// file's content is.
-func (r *Records) collect(ctx context.Context, next func() (*tar.Header, error), lim Limits, place func(*tar.Header, *record) error) error {
+// collect reads the headers of a tar. look, if not nil, sees each record before it is taken.
+func (r *Records) collect(ctx context.Context, next func() (*tar.Header, error), lim Limits, look func(*tar.Header, *record) error) error {
 	r.b = overlay.NewBuilder()
 	for {
 		if err := ctx.Err(); err != nil {
@@ -51,8 +50,8 @@ func (r *Records) collect(ctx context.Context, next func() (*tar.Header, error),
 			continue
 		}
 		r.newest = e.newer(r.newest)
-		if e.Kind == overlay.File && place != nil {
-			if err := place(hdr, &e); err != nil {
+		if look != nil {
+			if err := look(hdr, &e); err != nil {
 				return err
 			}
 		}
@@ -108,6 +107,9 @@ func scanTar(ctx context.Context, p *tarPosition, lim Limits) (*Records, error) 
 	var sparse int64
 	var r Records
 	err := r.collect(ctx, next, lim, func(hdr *tar.Header, e *record) error {
+		if e.Kind != overlay.File {
+			return nil
+		}
 		switch {
 		case p.pos > lim.Size:
 			return errTooLarge("layer", lim.Size)
