@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,8 +42,13 @@ func TestDrivers(t *testing.T) {
 					harness.CheckImage(t, m, img)
 				}
 				if dir := wholeTree(t, d, driver, ref); dir != "" {
-					rootfs := m.Path("ids", img.ID[7:], "rootfs")
-					harness.Same(t, ref+": rootfs, not the driver's tree,", seen(t, dir), seen(t, rootfs))
+					want, got := seen(t, dir), seen(t, m.Path("ids", img.ID[7:], "rootfs"))
+					if ref == "kit:1" {
+						// BuildKit mounts files in it as it runs commands; of the time that
+						// this changes the layer does not tell.
+						want, got = without(want, `"/etc" `), without(got, `"/etc" `)
+					}
+					harness.Same(t, ref+": rootfs, not the driver's tree,", want, got)
 				}
 			}
 			if _, msg := s.Fail(t, "rmi", "odd:1"); !strings.Contains(msg, driver) {
@@ -64,6 +70,10 @@ func seen(t *testing.T, dir string) harness.Manifest {
 		m[n] = nlink.ReplaceAllString(m[n], ` $1 "`)
 	}
 	return m
+}
+
+func without(m harness.Manifest, prefix string) harness.Manifest {
+	return slices.DeleteFunc(m, func(line string) bool { return strings.HasPrefix(line, prefix) })
 }
 
 // wholeTree returns the directory that has all of an image, "" if the driver has none.

@@ -13,9 +13,14 @@ func (i *image) Graph() (driver string, data map[string]string) {
 	cache := func(n int) string { return i.layers[n].(*layerRec).cache }
 	dir := func(n int) string { return i.root + "/" + at.layer(cache(n)) }
 	top := len(i.layers) - 1
-	switch {
+	own := i.root + "/" + at.home + "/" + cache(top)
+	switch l := i.layers[top].(*layerRec); {
+	case l.upper:
+		data = map[string]string{"MergedDir": own + "/merged", "UpperDir": own + at.upper, "WorkDir": own + "/work"}
+		if id, err := l.s.root.Read(at.home+"/"+l.cache+"/lower-id", maxSmall); err == nil && cacheID().Match(id) {
+			data["LowerDir"] = i.root + "/" + at.layer(string(id))
+		}
 	case at.linked:
-		own := i.root + "/" + at.home + "/" + cache(top)
 		data = map[string]string{"MergedDir": own + "/merged", "UpperDir": dir(top), "WorkDir": own + "/work"}
 		var lower []string
 		for n := top - 1; n >= 0; n-- {
