@@ -220,13 +220,11 @@ func (f *fsys) inUse(ctx context.Context, refOrID string) error {
 		}
 	}
 	var open []string
-	f.opens.mu.Lock()
-	for _, of := range f.opens.files {
-		if k := of.layer.l.Key(); !slices.Contains(open, k) {
-			open = append(open, k)
+	for slot := range f.layers.size() {
+		if l := f.layers.get(slot); l != nil && l.open.Load() > 0 {
+			open = append(open, l.l.Key())
 		}
 	}
-	f.opens.mu.Unlock()
 	if len(open) == 0 {
 		return nil
 	}

@@ -138,7 +138,6 @@ type handle struct {
 	im     *image     // of file
 	text   []byte
 	shared *changeList // that text is of
-	dir    []dirent
 	ctl    ctlHandle
 }
 
@@ -228,11 +227,16 @@ func (f *fsys) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 	if in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0 {
 		return fuse.EPERM
 	}
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+	if l, _, ok := f.small(id); ok {
+		// READ finds it by its node; what is in the page cache needs none.
+		l.open.Add(1)
+		return fuse.OK
+	}
 	h, err := f.openNode(id)
 	if err != nil {
 		return f.status("open", id, err)
 	}
-	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	if h.of != nil && h.of.backing != 0 {
 		out.BackingID = h.of.backing
 		out.OpenFlags = fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH
@@ -326,9 +330,6 @@ func (f *fsys) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.R
 			return nil, fuse.EBADF
 		}
 		n, err = h.content().ReadAt(buf, int64(in.Offset))
-		if h.of != nil && in.Offset == 0 && h.of.file.Size() <= aheadSize {
-			f.ahead.note(f, h.of.layer, h.of.id.ino())
-		}
 	}
 	if err != nil && err != io.EOF {
 		return nil, f.status("read", nodeID(in.NodeId), err)
@@ -338,41 +339,49 @@ func (f *fsys) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.R
 
 // Lseek implements fuse.RawFileSystem: the kernel asks for holes and data only.
 func (f *fsys) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	h := f.handles.get(in.Fh)
+	seek := func(c store.File) (err error) {
+		out.Offset, err = seekIn(c, in.Offset, int(in.Whence))
+		return err
+	}
+	var err error
 	if in.Fh == 0 {
-		r, err := f.reader(nodeID(in.NodeId))
-		if err != nil {
-			return f.status("lseek", nodeID(in.NodeId), err)
+		err = f.use(nodeID(in.NodeId), seek)
+	} else {
+		h := f.handles.get(in.Fh)
+		if h == nil || h.ctl != nil {
+			return fuse.EBADF
 		}
-		defer f.readers.put(f, r)
-		h = r.h
+		err = seek(h.content())
 	}
-	if h == nil || h.ctl != nil {
-		return fuse.EBADF
-	}
-	c := h.content()
-	if fd, ok := c.(store.FDer); ok {
-		off, err := unix.Seek(int(fd.Fd()), int64(in.Offset), int(in.Whence))
-		if err != nil {
-			return fuse.ToStatus(err)
-		}
-		out.Offset = uint64(off)
-		return fuse.OK
-	}
-	size := uint64(c.Size())
-	if in.Offset >= size {
+	if err == syscall.ENXIO {
 		return fuse.Status(syscall.ENXIO)
 	}
-	out.Offset = in.Offset
-	if in.Whence == unix.SEEK_HOLE {
-		out.Offset = size
+	if err != nil {
+		return f.status("lseek", nodeID(in.NodeId), err)
 	}
 	return fuse.OK
+}
+
+// seekIn finds the next data or hole; ENXIO if there is none.
+func seekIn(c store.File, off uint64, whence int) (uint64, error) {
+	if fd, ok := c.(store.FDer); ok {
+		n, err := unix.Seek(int(fd.Fd()), int64(off), whence)
+		return uint64(n), err
+	}
+	switch size := uint64(c.Size()); {
+	case off >= size:
+		return 0, syscall.ENXIO
+	case whence == unix.SEEK_HOLE:
+		return size, nil
+	}
+	return off, nil
 }
 
 // Release implements fuse.RawFileSystem.
 func (f *fsys) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	if in.Fh != 0 {
 		f.closeHandle(f.handles.take(in.Fh))
+	} else if l, _, ok := f.small(nodeID(in.NodeId)); ok {
+		l.open.Add(-1)
 	}
 }

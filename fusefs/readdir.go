@@ -2,35 +2,15 @@ package fusefs
 
 import (
 	"sync"
-	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// OpenDir implements fuse.RawFileSystem.
+// OpenDir implements fuse.RawFileSystem. The kernel is told once that
+// directories need not be opened, keeps their listings, and is told when one
+// is another now.
 func (f *fsys) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	if f.stateless() {
-		return fuse.ENOSYS
-	}
-	id := nodeID(in.NodeId)
-	if id.kind() == kindDir {
-		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
-		_, st := f.viewOf(id)
-		return st
-	}
-	list, err := f.synthList(id)
-	if err != nil {
-		return f.status("opendir", id, err)
-	}
-	out.Fh = f.handles.add(&handle{dir: list})
-	return fuse.OK
-}
-
-// ReleaseDir implements fuse.RawFileSystem.
-func (f *fsys) ReleaseDir(in *fuse.ReleaseIn) {
-	if in.Fh != 0 {
-		f.handles.take(in.Fh)
-	}
+	return fuse.ENOSYS
 }
 
 // ReadDir implements fuse.RawFileSystem.
@@ -49,7 +29,7 @@ func (f *fsys) readDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.
 	if id.kind() == kindDir {
 		return f.viewReadDir(in, out, plus)
 	}
-	list, err := f.listing(id, in.Fh, in.Offset)
+	list, err := f.listing(id, in.Offset)
 	if err != nil {
 		return f.status("readdir", id, err)
 	}
@@ -75,14 +55,7 @@ type listings struct {
 const maxListings = 256
 
 // listing returns the list that a READDIR reads from.
-func (f *fsys) listing(id nodeID, fh, off uint64) ([]dirent, error) {
-	if fh != 0 {
-		h := f.handles.get(fh)
-		if h == nil {
-			return nil, syscall.EBADF
-		}
-		return h.dir, nil
-	}
+func (f *fsys) listing(id nodeID, off uint64) ([]dirent, error) {
 	t := &f.listings
 	if off > 0 {
 		t.mu.Lock()

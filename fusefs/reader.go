@@ -3,8 +3,9 @@ package fusefs
 import (
 	"io"
 	"sync"
-	"syscall"
 	"time"
+
+	"imagefs/store"
 )
 
 // A read-only mount is served without OPEN: the kernel learns once that there
@@ -16,8 +17,6 @@ const (
 	maxReaders = 64
 	// idleReader is how long.
 	idleReader = 10 * time.Second
-	// wholeRead is the size in bytes up to which a file is opened for its one READ and not kept.
-	wholeRead = 128 << 10
 )
 
 // reader is the content of a file that READ came for.
@@ -36,49 +35,61 @@ type readers struct {
 	files map[nodeID]*reader
 }
 
+// small returns the layer and the size of a file that is opened for each READ
+// and not kept: the kernel asks once for all of it, if at all.
+func (f *fsys) small(id nodeID) (l *layerSlot, size int64, ok bool) {
+	if id.kind() != kindFile {
+		return nil, 0, false
+	}
+	l = f.layers.get(id.layer())
+	if l == nil || int(id.ino()) >= l.index.Inodes() {
+		return nil, 0, false
+	}
+	if n := l.index.Stat(id.ino()).Size; n < passthroughSize && !id.opaque() {
+		return l, int64(n), true
+	}
+	return nil, 0, false
+}
+
 // read serves READ without a handle.
-func (f *fsys) read(id nodeID, buf []byte, off int64) (int, error) {
-	if id.kind() == kindFile {
-		if n, done, err := f.readWhole(id, buf, off); done {
-			return n, err
+func (f *fsys) read(id nodeID, buf []byte, off int64) (n int, err error) {
+	if l, size, ok := f.small(id); ok {
+		if off >= size {
+			return 0, nil
 		}
+		buf = buf[:min(int64(len(buf)), size-off)]
+		defer func() {
+			if off == 0 && err == nil {
+				f.ahead.note(f, l, id.ino())
+			}
+		}()
 	}
-	r, err := f.reader(id)
-	if err != nil {
-		return 0, err
-	}
-	defer f.readers.put(f, r)
-	n, err := r.h.content().ReadAt(buf, off)
+	err = f.use(id, func(c store.File) error {
+		n, err = c.ReadAt(buf, off)
+		return err
+	})
 	if err == io.EOF {
 		err = nil
 	}
 	return n, err
 }
 
-// readWhole reads a small file in one go; done is false if that is not how to read it.
-func (f *fsys) readWhole(id nodeID, buf []byte, off int64) (n int, done bool, err error) {
-	l := f.layers.get(id.layer())
-	if l == nil {
-		return 0, true, syscall.ESTALE
+// use calls do with the content of a file that has no handle.
+func (f *fsys) use(id nodeID, do func(store.File) error) error {
+	if l, _, ok := f.small(id); ok {
+		file, err := l.l.Open(f.life, id.ino())
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		return do(file)
 	}
-	a := l.index.Stat(id.ino())
-	if id.opaque() || off >= int64(a.Size) {
-		return 0, true, nil
-	}
-	if off != 0 || a.Size > wholeRead || a.Size > uint64(len(buf)) {
-		return 0, false, nil
-	}
-	file, err := l.l.Open(f.life, id.ino())
+	r, err := f.reader(id)
 	if err != nil {
-		return 0, true, err
+		return err
 	}
-	defer file.Close()
-	n, err = file.ReadAt(buf[:a.Size], 0)
-	if err == io.EOF {
-		err = nil
-	}
-	f.ahead.note(f, l, id.ino())
-	return n, true, err
+	defer f.readers.put(f, r)
+	return do(r.h.content())
 }
 
 // reader returns the reader of a file; readers.put gives it back.

@@ -136,11 +136,8 @@ func (f *fsys) refresh() {
 	})
 }
 
-// relist makes the kernel forget the listings that are others now, on a mount where it keeps them.
+// relist makes the kernel forget the listings that are others now.
 func (f *fsys) relist(now, old *snapshot) {
-	if !f.stateless() {
-		return
-	}
 	now.tree.Relisted(old.tree, func(path string) { f.forgetList(f.repoNode(repo{path: path})) })
 	f.relistParts(now, old)
 	if !maps.Equal(now.names.Digests, old.names.Digests) {
