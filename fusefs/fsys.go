@@ -62,8 +62,9 @@ type fsys struct {
 }
 
 // stateless tells whether the kernel is told that files need not be opened:
-// where there are no control files, whose writers must be told apart.
-func (f *fsys) stateless() bool { return f.o.ReadOnly }
+// where there are no control files, whose writers must be told apart, and
+// passthrough, which is agreed on when a file is opened, was not asked for.
+func (f *fsys) stateless() bool { return f.o.ReadOnly && !f.o.Passthrough }
 
 func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
 	f := &fsys{

@@ -21,15 +21,18 @@ const FSType = "fuse.imagefs"
 
 // Options of Mount.
 type Options struct {
-	Source     string       // what the mount table names as the device: the store's path
-	AllowOther bool         // users other than the mounting one may look; the kernel checks permissions
-	ReadOnly   bool         // no ctl/, images cannot be changed
-	Suid       bool         // honour setuid and file capabilities
-	Dev        bool         // honour device nodes
-	Loader     store.Loader // for ctl/load; nil: loading is not supported
-	Log        *slog.Logger // nil: silent
-	Debug      bool         // log every request
-	Transport  Transport    // "": Auto
+	Source     string // what the mount table names as the device: the store's path
+	AllowOther bool   // users other than the mounting one may look; the kernel checks permissions
+	ReadOnly   bool   // no ctl/, images cannot be changed
+	// Passthrough lets the kernel read large files itself on a ReadOnly mount too,
+	// at the price of an OPEN for every file; without ReadOnly it always does.
+	Passthrough bool
+	Suid        bool         // honour setuid and file capabilities
+	Dev         bool         // honour device nodes
+	Loader      store.Loader // for ctl/load; nil: loading is not supported
+	Log         *slog.Logger // nil: silent
+	Debug       bool         // log every request
+	Transport   Transport    // "": Auto
 }
 
 // Server is a mounted tree.
