@@ -22,7 +22,8 @@ func TestSuite(t *testing.T) {
 		{"unpacked", storetest.Plain, func(int) bool { return true }, false, Options{}},
 		{"unpacked, blobs collected", storetest.Plain, func(int) bool { return true }, true, Options{Lazy: true, Cache: t.TempDir()}},
 		{"not unpacked", storetest.Plain, func(int) bool { return false }, false, Options{}},
-		{"some unpacked", storetest.Plain, func(n int) bool { return n%2 == 0 }, false, Options{Lazy: true}},
+		{"not unpacked, gzip", storetest.Gzip, func(int) bool { return false }, false, Options{Lazy: true, Cache: t.TempDir()}},
+		{"some unpacked, zstd", storetest.Zstd, func(n int) bool { return n%2 == 0 }, false, Options{Lazy: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRoot(t)
