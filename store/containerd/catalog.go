@@ -26,7 +26,6 @@ type catalog struct {
 // entry is an image of a catalog.
 type entry struct {
 	manifests []*manifest // all with this image's config
-	spaces    []string    // the namespaces whose names lead to it
 	updated   time.Time   // when a name was last given to it
 	err       error       // why there is no manifest
 }
@@ -132,12 +131,6 @@ func (b *builder) record(r record) *target {
 	if t == nil {
 		return nil
 	}
-	for _, id := range append(slices.Collect(maps.Values(t.digests)), t.chosen) {
-		e := b.c.images[id]
-		if !slices.Contains(e.spaces, r.space) {
-			e.spaces = append(e.spaces, r.space)
-		}
-	}
 	if e := b.c.images[t.chosen]; r.updated.After(e.updated) {
 		e.updated = r.updated
 	}
@@ -177,7 +170,7 @@ func (b *builder) target(r record) *target {
 		}
 		t.digests[m.digest] = m.id
 	}
-	t.chosen = b.choose(r.space, w.found).id
+	t.chosen = b.choose(w.found).id
 	for x := range w.indexes {
 		t.digests[x] = t.chosen
 	}
@@ -229,14 +222,14 @@ func (w *walk) descriptor(d descriptor, depth int) {
 
 // choose returns the manifest that a name stands for: of this machine's platform
 // if it is here whole, else one that is here whole.
-func (b *builder) choose(space string, all []*manifest) *manifest {
+func (b *builder) choose(all []*manifest) *manifest {
 	if len(all) == 1 {
 		return all[0]
 	}
 	best, rank := all[0], 3*unfit
 	for _, m := range all {
 		r := b.platform(m).rank(host)
-		if !b.s.whole(m, append([]string{space}, b.c.spaces...)) {
+		if !b.s.whole(m, b.c.spaces) {
 			r += unfit + 1
 		}
 		if r < rank {

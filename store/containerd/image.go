@@ -68,17 +68,16 @@ func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error
 		img.err = e.err
 		return img, nil
 	}
-	spaces := append(append([]string{}, e.spaces...), c.spaces...)
 	m := e.manifests[0]
 	if len(e.manifests) > 1 {
 		for _, o := range e.manifests {
-			if s.whole(o, spaces) {
+			if s.whole(o, c.spaces) {
 				m = o
 				break
 			}
 		}
 	}
-	if err := s.fill(img, m, spaces); err != nil {
+	if err := s.fill(img, m, c.spaces); err != nil {
 		img.err = fmt.Errorf("image %s: %w", id, err)
 	}
 	return img, nil
