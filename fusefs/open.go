@@ -63,6 +63,7 @@ func (f *fsys) open(id nodeID, l *layerSlot) (*openFile, error) {
 		if err != nil {
 			return err // file may be a nil of some type, which is not nil
 		}
+		l.opened(file)
 		if of.file = file; !refused {
 			of.backing = f.register(file)
 		}

@@ -82,6 +82,7 @@ func (f *fsys) use(id nodeID, do func(store.File) error) error {
 			return err
 		}
 		defer file.Close()
+		l.opened(file)
 		return do(file)
 	}
 	r, err := f.reader(id)

@@ -100,7 +100,9 @@ const (
 	opLookup      = 1
 	opGetattr     = 3
 	opReadlink    = 5
+	opOpen        = 14
 	opRead        = 15
+	opRelease     = 18
 	opReaddir     = 28
 	opReaddirplus = 44
 )
@@ -113,8 +115,14 @@ func (f *fsys) quick(h *fuse.InHeader) bool {
 		return kind == kindDir
 	case opGetattr:
 		return kind == kindDir || kind == kindFile
-	case opReadlink, opRead:
+	case opReadlink, opRelease:
 		return kind == kindFile
+	case opOpen, opRead:
+		if kind != kindFile {
+			return false
+		}
+		l := f.layers.get(nodeID(h.NodeId).layer())
+		return l == nil || !l.slow.Load()
 	}
 	return false
 }

@@ -19,7 +19,15 @@ type layerSlot struct {
 	l     store.Layer
 	index overlay.Layer
 	open  atomic.Int64 // files of it that are open
+	slow  atomic.Bool  // its files are no files of the host, and may have to be decompressed
 	views int          // that show it; guarded by fsys.using
+}
+
+// opened learns from the content of a file how the layer's files are read.
+func (l *layerSlot) opened(file store.File) {
+	if _, ok := file.(store.FDer); !ok && !l.slow.Load() {
+		l.slow.Store(true)
+	}
 }
 
 // view is a tree of directories: some layers merged, or one as it is.
