@@ -4,6 +4,7 @@ import (
 	"log/slog"
 
 	"imagefs/store"
+	"imagefs/store/archive"
 	"imagefs/store/containerd"
 	"imagefs/store/containers"
 	"imagefs/store/docker"
@@ -68,6 +69,14 @@ var kinds = []kind{
 		is:     containers.Is,
 		open: func(path string, o openOptions) (store.Store, error) {
 			return containers.Open(path, containers.Options{Cache: o.cache, Lazy: o.lazy, Log: o.log})
+		},
+	},
+	{
+		name: "archive",
+		what: "a docker-archive or OCI archive file, compressed or not, or an OCI layout directory; read-only",
+		is:   archive.Is,
+		open: func(path string, o openOptions) (store.Store, error) {
+			return archive.Open(path, archive.StoreOptions{Cache: o.cache, Lazy: o.lazy, Log: o.log})
 		},
 	},
 }

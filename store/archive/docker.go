@@ -95,19 +95,21 @@ func (l *load) noneFor(have []platform) error {
 	return fmt.Errorf("no image for %s in the archive, which has %s: %w", l.want, strings.Join(names, ", "), store.ErrNotFound)
 }
 
+// dockerImage plans one image. With an error comes what is known of it.
 func (l *load) dockerImage(c content, d dockerImage) (*image, error) {
 	if d.Config == "" {
-		return nil, fmt.Errorf("manifest.json: image without a config: %w", store.ErrCorrupt)
+		return &image{}, fmt.Errorf("manifest.json: image without a config: %w", store.ErrCorrupt)
 	}
 	img := &image{parent: d.Parent}
 	var err error
 	if img.config, img.cfg, err = l.config(c, d.Config); err != nil {
-		return nil, err
+		return img, err
 	}
 	img.id = digest.FromBytes(img.config)
 	if want := digestOf(d.Config); want != "" {
 		if got := want.Algorithm().FromBytes(img.config); got != want {
-			return nil, mismatch(fmt.Sprintf("config %.200q", d.Config), want, got)
+			img.id = want
+			return img, mismatch(fmt.Sprintf("config %.200q", d.Config), want, got)
 		}
 	}
 	if hex, ok := strings.CutSuffix(d.Config, ".json"); ok && len(hex) == 64 && hex != img.id.Encoded() {
@@ -116,19 +118,21 @@ func (l *load) dockerImage(c content, d dockerImage) (*image, error) {
 	for _, t := range d.RepoTags {
 		ref, err := store.FamiliarTag(t)
 		if err != nil {
-			return nil, fmt.Errorf("manifest.json: RepoTags: %w", err)
+			return img, fmt.Errorf("manifest.json: RepoTags: %w", err)
 		}
 		img.names = append(img.names, ref)
 	}
-	if len(d.Layers) != len(img.cfg.DiffIDs) {
-		return nil, fmt.Errorf("image %s: manifest.json lists %d layers, its config %d: %w", img, len(d.Layers), len(img.cfg.DiffIDs), store.ErrCorrupt)
-	}
 	for i, name := range d.Layers {
 		ref := layerRef{name: name, digest: digestOf(name), size: -1}
-		if src, ok := d.LayerSources[img.cfg.DiffIDs[i]]; ok {
-			ref.elsewhere = src.elsewhere()
+		if i < len(img.cfg.DiffIDs) {
+			if src, ok := d.LayerSources[img.cfg.DiffIDs[i]]; ok {
+				ref.elsewhere = src.elsewhere()
+			}
 		}
 		img.layers = append(img.layers, ref)
+	}
+	if len(d.Layers) != len(img.cfg.DiffIDs) {
+		return img, fmt.Errorf("image %s: manifest.json lists %d layers, its config %d: %w", img, len(d.Layers), len(img.cfg.DiffIDs), store.ErrCorrupt)
 	}
 	return img, nil
 }

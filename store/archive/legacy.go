@@ -157,6 +157,10 @@ func (l *load) legacyImages(c content, ids []string) ([]*image, error) {
 			continue
 		}
 		img, err := l.legacyImage(c, steps, id)
+		if err != nil && l.survey {
+			images = append(images, &image{id: digest.Digest("sha256:" + id), names: names[id], err: err})
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

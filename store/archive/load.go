@@ -39,6 +39,7 @@ type load struct {
 	lim      Limits
 	want     platform
 	explicit bool // the user chose the platform
+	survey   bool // broken images are wanted too, with what is wrong with them
 	meter    *meter
 	in       store.Ingest // nil before begin
 	held     int64        // bytes of small files of a stream
@@ -55,6 +56,10 @@ type image struct {
 	names  []string
 	parent digest.Digest
 	layers []layerRef
+
+	// Of a survey only.
+	digests []digest.Digest // of what the names stand for in an index
+	err     error           // what is wrong with it
 }
 
 // layerRef is where an image's layer is in the archive.

@@ -196,27 +196,28 @@ func layoutVersion(c content) error {
 	return nil
 }
 
-// ociImage plans the image of a manifest.
+// ociImage plans the image of a manifest. With an error comes what is known of it.
 func (l *load) ociImage(c content, p *pick) (*image, error) {
+	img := &image{names: p.names}
 	b, err := l.blob(c, p.desc, l.lim.JSON)
 	if err != nil {
-		return nil, err
+		return img, err
 	}
 	doc, err := parseDocument("manifest "+string(p.desc.Digest), b)
 	if err != nil {
-		return nil, err
+		return img, err
 	}
-	img := &image{names: p.names}
+	img.id = doc.Config.Digest
 	if img.config, img.cfg, err = l.ociConfig(c, *doc.Config); err != nil {
-		return nil, err
+		return img, err
 	}
 	img.id = digest.FromBytes(img.config)
 	if len(doc.Layers) != len(img.cfg.DiffIDs) {
-		return nil, fmt.Errorf("manifest %s lists %d layers, its config %d: %w", p.desc.Digest, len(doc.Layers), len(img.cfg.DiffIDs), store.ErrCorrupt)
+		return img, fmt.Errorf("manifest %s lists %d layers, its config %d: %w", p.desc.Digest, len(doc.Layers), len(img.cfg.DiffIDs), store.ErrCorrupt)
 	}
 	for _, d := range doc.Layers {
 		if strings.HasSuffix(d.MediaType, "+encrypted") {
-			return nil, fmt.Errorf("image %s: layer %s is encrypted: %w", img, d.Digest, store.ErrUnsupported)
+			return img, fmt.Errorf("image %s: layer %s is encrypted: %w", img, d.Digest, store.ErrUnsupported)
 		}
 		img.layers = append(img.layers, layerRef{name: blobName(d.Digest), digest: d.Digest, size: d.Size, elsewhere: d.elsewhere()})
 	}

@@ -30,7 +30,8 @@ type selection struct {
 type node struct {
 	children []descriptor // of an index
 	index    bool
-	missing  bool // it, or its config, is not in the archive
+	missing  bool  // it, or its config, is not in the archive
+	err      error // of a survey: it cannot be read
 	artifact string
 	platform platform // by its config
 }
@@ -40,6 +41,7 @@ type candidate struct {
 	desc     descriptor
 	platform platform
 	missing  bool
+	err      error
 }
 
 // pick is an image that was chosen.
@@ -53,7 +55,8 @@ type pick struct {
 type group struct {
 	names []string
 	key   string
-	one   bool // at most one is taken
+	one   bool          // at most one is taken
+	top   digest.Digest // of the first entry of index.json
 	of    []candidate
 }
 
@@ -122,7 +125,7 @@ func (s *selection) groups(top []descriptor) ([]*group, error) {
 		key := d.Annotations[annotationContainerd] + "\x00" + d.Annotations[annotationRef]
 		g := flat[key]
 		if g == nil || n.index {
-			g = &group{key: strings.Trim(key, "\x00"), one: n.index}
+			g = &group{key: strings.Trim(key, "\x00"), one: n.index, top: d.Digest}
 			if ref := s.refName(d.Annotations); ref != "" {
 				g.names = []string{ref}
 			}
@@ -151,7 +154,7 @@ func (s *selection) flatten(d descriptor, n *node, g *group, seen map[digest.Dig
 		}
 		return nil
 	case !n.index:
-		c := candidate{desc: d, platform: d.platform(), missing: n.missing}
+		c := candidate{desc: d, platform: d.platform(), missing: n.missing, err: n.err}
 		if c.platform == (platform{}) {
 			c.platform = n.platform
 		}
@@ -177,7 +180,7 @@ func (g *group) pick(want platform, explicit bool) []candidate {
 	var best, real []candidate
 	bestRank := 0
 	for _, c := range g.of {
-		if c.missing {
+		if c.missing || c.err != nil {
 			continue
 		}
 		real = append(real, c)
@@ -214,8 +217,11 @@ func (s *selection) look(d descriptor) (*node, error) {
 		return n, nil
 	}
 	n, err := s.read(d)
-	if err != nil {
+	if err != nil && (!s.survey || errors.Is(err, errSteps)) {
 		return nil, err
+	}
+	if err != nil {
+		n = &node{err: err}
 	}
 	s.nodes[d.Digest] = n
 	return n, nil

@@ -36,6 +36,9 @@ type Spec struct {
 	Open func() (Data, error)
 	// Lower are the layers below, bottom first.
 	Lower []store.Layer
+	// Scanned, if not nil, is the layer's tar as it was read before, which was
+	// not compressed. It is used up.
+	Scanned *layer.Streamed
 	// Err, if not nil, is why the layer is broken; nothing is read then.
 	Err error
 }
@@ -53,6 +56,7 @@ type Layer struct {
 	data   Data
 	form   format
 	tar    body
+	early  *stream // tar as it was kept, before the index is asked for
 	index  *layer.Mapped
 	raw    []byte // the index as it is to be kept; nil once it is
 	marked bool   // it is kept that the bytes were verified
@@ -168,6 +172,7 @@ func (l *Layer) open(ctx context.Context) (*layer.Mapped, body, error) {
 func (l *Layer) load(ctx context.Context) (err error) {
 	if l.data == nil {
 		if l.data, err = l.s.Open(); err != nil {
+			l.data = nil
 			return err
 		}
 	}
@@ -184,8 +189,8 @@ func (l *Layer) load(ctx context.Context) (err error) {
 		if l.index = l.keptIndex(); l.index != nil {
 			return nil
 		}
-		if r, err = layer.ScanTarAt(ctx, l.tar, l.tar.Size(), layer.Limits{}); err != nil {
-			return l.blame(ctx, err)
+		if r, err = l.scan(ctx); err != nil {
+			return err
 		}
 	}
 	if l.raw, err = l.encode(ctx, r, l.tar.Size()); err != nil {
@@ -197,10 +202,31 @@ func (l *Layer) load(ctx context.Context) (err error) {
 	return err
 }
 
+// scan reads the headers of the tar.
+func (l *Layer) scan(ctx context.Context) (*layer.Records, error) {
+	if t := l.s.Scanned; t != nil && l.form == uncompressed {
+		l.s.Scanned = nil
+		if t.DiffID != l.s.DiffID {
+			return nil, mismatch("diff ID", l.s.DiffID, t.DiffID)
+		}
+		l.verified.Store(l.s.Blob == "" || l.s.Blob == l.s.DiffID)
+		return t.Records, nil
+	}
+	r, err := layer.ScanTarAt(ctx, l.tar, l.tar.Size(), layer.Limits{})
+	if err != nil {
+		return nil, l.blame(ctx, err)
+	}
+	return r, nil
+}
+
 // loadCompressed gets the seek index of a compressed layer. If that takes
 // reading it, it is verified, and its records come with it.
 func (l *Layer) loadCompressed(ctx context.Context) (*layer.Records, error) {
-	if s := l.keptStream(); s != nil {
+	s := l.early
+	if s == nil {
+		s = l.keptStream()
+	}
+	if s != nil {
 		l.tar = s
 		return nil, nil
 	}
@@ -230,7 +256,7 @@ func (l *Layer) loadCompressed(ctx context.Context) (*layer.Records, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.tar, err = p.stream(l.c, l.data, l.form, l.seekName(), raw); err != nil {
+	if l.tar, err = p.stream(l.c, l.data, l.form, l.seekName(), raw, l.keeps()); err != nil {
 		return nil, err
 	}
 	l.verified.Store(true)
@@ -270,7 +296,7 @@ func (e belowError) Unwrap() error { return e.err }
 // Size implements store.Layer: the sizes of all files, as Docker counts them.
 // -1 as long as that would take decompressing the layer.
 func (l *Layer) Size() int64 {
-	if l.Err() != nil {
+	if l.Err() != nil || !l.cheap() {
 		return -1
 	}
 	m, _, err := l.open(context.Background())
@@ -278,6 +304,32 @@ func (l *Layer) Size() int64 {
 		return -1
 	}
 	return m.Info.Size
+}
+
+// cheap tells whether the index is there or can be had without reading the whole blob.
+func (l *Layer) cheap() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.index != nil {
+		return true
+	}
+	var err error
+	if l.data == nil {
+		if l.data, err = l.s.Open(); err != nil {
+			l.data = nil
+			return false
+		}
+	}
+	if l.form, err = formatOf(l.data, l.s.Size); err != nil {
+		return false
+	}
+	if l.form == uncompressed {
+		return true
+	}
+	if l.early == nil {
+		l.early = l.keptStream()
+	}
+	return l.early != nil
 }
 
 // Close lets go of the blob. Reads after it fail. What came from the index stays valid.

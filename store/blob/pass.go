@@ -149,13 +149,15 @@ func (p *pass) close() {
 }
 
 // stream makes what the pass has found readable at random, and keeps it for the
-// next process under a name. The pass has come to its end.
-func (p *pass) stream(c *Cache, src io.ReaderAt, form format, name string, raw []byte) (*stream, error) {
+// next process under a name if keep. The pass has come to its end.
+func (p *pass) stream(c *Cache, src io.ReaderAt, form format, name string, raw []byte, keep bool) (*stream, error) {
 	ix, err := openSeek(raw, p.in.size)
 	if err != nil {
 		return nil, err
 	}
-	c.keep(name, raw)
+	if keep {
+		c.keep(name, raw)
+	}
 	s := &stream{pages: c.pages, src: src, size: p.in.size, form: form, ix: ix}
 	if p.spill != nil {
 		p.spill.commit()
