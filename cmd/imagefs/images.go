@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"imagefs/store"
 	"imagefs/store/report"
@@ -20,7 +21,7 @@ func newImagesCommand(a *app) *cobra.Command {
 	var o imagesOptions
 	cmd := &cobra.Command{
 		Use:     "images [REPOSITORY[:TAG]]",
-		Aliases: []string{"ls", "list"},
+		Aliases: []string{"list"},
 		Short:   "List images",
 		Long: `List the images of the store, newest first, as docker images does. With a
 REPOSITORY or REPOSITORY:TAG, in which * ? and [ ] match as in a shell, only
@@ -44,14 +45,18 @@ Fields for --format: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size
 			return runImages(cmd.Context(), a, o)
 		},
 	}
-	f := cmd.Flags()
-	f.BoolVarP(&o.all, "all", "a", false, "also images without a name that others were built on")
+	cmd.Flags().BoolVarP(&o.all, "all", "a", false, "also images without a name that others were built on")
+	imageFlags(cmd.Flags(), &o)
+	return cmd
+}
+
+// imageFlags are those of every command that lists images, but for --all.
+func imageFlags(f *pflag.FlagSet, o *imagesOptions) {
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "only image IDs")
 	f.BoolVar(&o.NoTrunc, "no-trunc", false, "do not cut IDs")
 	f.BoolVar(&o.Digests, "digests", false, "also digests")
 	f.StringArrayVarP(&o.filters, "filter", "f", nil, "only images for which `NAME=VALUE` holds")
 	f.StringVar(&o.Format, "format", "", "'table', 'table `TEMPLATE`', 'json', or a Go template")
-	return cmd
 }
 
 func runImages(ctx context.Context, a *app, o imagesOptions) error {

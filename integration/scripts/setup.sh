@@ -25,6 +25,7 @@ skopeo              skopeo
 umoci               umoci
 fuse-overlayfs      fuse-overlayfs
 setfattr            attr
+bsdtar              libarchive-tools
 jq                  jq
 python3             python3
 /bin/busybox        busybox-static
