@@ -10,6 +10,8 @@
 //	  layers.json            ID, parent, diff ID, sizes, ID maps
 //	  volatile-layers.json   the same, of layers that need not survive
 //	  <layer ID>.tar-split.gz
+//	overlay/
+//	  .has-mount-program       "true": for fuse-overlayfs
 //	overlay/<layer ID>/
 //	  diff/                  the layer, in overlayfs's form
 //	  link, lower            for the engine to mount it with: not needed here

@@ -3,6 +3,7 @@ package containers
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 
 	digest "github.com/opencontainers/go-digest"
@@ -104,10 +105,14 @@ func (l *layerRec) check() error {
 	return nil
 }
 
-// isPlain tells whether the layer's directory shows what a container sees. That
-// of an ordinary user, of a user namespace, or of a store with force_mask does not.
+// isPlain tells whether the layer's directory shows what a container sees, in
+// the kernel's form. That of an ordinary user, of a user namespace, of a store
+// with force_mask or of one for fuse-overlayfs does not.
 func (l *layerRec) isPlain() (bool, error) {
 	if l.place.driver != "overlay" || len(l.rec.UIDMap)+len(l.rec.GIDMap) > 0 {
+		return false, nil
+	}
+	if b, err := l.place.root.Read(l.place.driver+"/.has-mount-program", maxMarker); err == nil && strings.TrimSpace(string(b)) == "true" {
 		return false, nil
 	}
 	st, err := l.place.root.Stat(l.place.driver + "/" + l.rec.ID)
@@ -124,6 +129,9 @@ func (l *layerRec) isPlain() (bool, error) {
 	}
 	return true, nil
 }
+
+// maxMarker bounds a file with a word in it.
+const maxMarker = 4 << 10
 
 // HasTar implements store.TarHolder.
 func (l *layerRec) HasTar() bool {

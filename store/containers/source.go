@@ -77,8 +77,25 @@ func (l *layerRec) Scan(ctx context.Context, dir *os.File) (*overlay.Builder, er
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	l.s.log.Warn("owners are those on disk: the tar-split cannot be read", "layer", l.chain, "err", err)
-	return layer.Scan(ctx, dir, layer.Limits{})
+	l.s.log.Warn("the layer is what lies on disk: its tar-split cannot be read", "layer", l.chain, "err", err)
+	return l.scan(ctx, dir)
+}
+
+// scan collects the records of what lies on disk.
+func (l *layerRec) scan(ctx context.Context, dir *os.File) (*overlay.Builder, error) {
+	fix := l.owners().fix
+	switch {
+	case l.place.driver != "vfs":
+		return layer.ScanFixed(ctx, dir, layer.FuseOverlayfs, fix, layer.Limits{})
+	case l.below == nil:
+		return layer.ScanFixed(ctx, dir, layer.Whole, fix, layer.Limits{})
+	}
+	parent, err := l.below.Dir()
+	if err != nil {
+		return nil, err
+	}
+	defer parent.Close()
+	return layer.ScanTree(ctx, dir, parent, fix, layer.Limits{})
 }
 
 // lower merges the layers below this one.

@@ -141,7 +141,7 @@ func (l *layerRec) scanTree(ctx context.Context, dir *os.File) (*overlay.Builder
 		return nil, bad(err)
 	}
 	defer parent.Close()
-	return layer.ScanTree(ctx, dir, parent, layer.Limits{})
+	return layer.ScanTree(ctx, dir, parent, nil, layer.Limits{})
 }
 
 // below merges the layers below this one.

@@ -52,7 +52,15 @@ func Scan(ctx context.Context, dir *os.File, lim Limits) (*overlay.Builder, erro
 // ScanForm collects the records of a layer from its diff directory, as the
 // driver that has this form would read it. Nothing outside dir is reached.
 func ScanForm(ctx context.Context, dir *os.File, form Form, lim Limits) (*overlay.Builder, error) {
+	return ScanFixed(ctx, dir, form, nil, lim)
+}
+
+// ScanFixed is ScanForm for a directory whose files have other attributes than
+// the layer's: fix, if not nil, changes each record, but for whiteouts, before
+// it is taken. It may change all but the path, and of a file the kind.
+func ScanFixed(ctx context.Context, dir *os.File, form Form, fix func(*overlay.Entry), lim Limits) (*overlay.Builder, error) {
 	s := newScanner(ctx, form, lim)
+	s.fix = fix
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", dir.Name(), err)
@@ -75,6 +83,7 @@ type scanner struct {
 	count int
 	dev   uint64
 	links map[uint64]string // inodes with several names → the first path
+	fix   func(*overlay.Entry)
 	buf   []byte
 }
 
@@ -212,6 +221,9 @@ func (s *scanner) read(path, xpath string, dirfd int, st *unix.Stat_t) (e overla
 		return e, false, corrupt("%.200q has the unknown file type %#o", path, typ)
 	}
 	opaque, err = s.xattrs(&e, xpath)
+	if s.fix != nil {
+		s.fix(&e)
+	}
 	return e, opaque && e.Kind == overlay.Dir, err
 }
 

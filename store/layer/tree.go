@@ -115,9 +115,11 @@ func (t *treeLook) look(e *overlay.Entry) error {
 // ScanTree collects the records of a layer whose whole tree lies in dir by
 // comparing it with the tree of the layer below, parent. A file is the same in
 // both if it is one inode, or has the same attributes: size and time among
-// them, but nobody reads the content. Nothing outside the two is reached.
-func ScanTree(ctx context.Context, dir, parent *os.File, lim Limits) (*overlay.Builder, error) {
+// them, but nobody reads the content. fix is as ScanFixed has it. Nothing outside
+// the two is reached.
+func ScanTree(ctx context.Context, dir, parent *os.File, fix func(*overlay.Entry), lim Limits) (*overlay.Builder, error) {
 	d := &differ{scanner: newScanner(ctx, Whole, lim), old: newScanner(ctx, Whole, lim)}
+	d.fix, d.old.fix = fix, fix
 	var now, was unix.Stat_t
 	for _, f := range []struct {
 		*os.File
