@@ -149,7 +149,7 @@ func copyIn(t testing.TB, w *tarWriter, name string, l layerTar) {
 }
 
 // filesImage makes an image of three layers with about n files, small ones, in
-// a directory for every twelve, a third of them in /var: most in the lowest layer; a quarter in the next,
+// a directory for every twelve, a fifth of them in /var: most in the lowest layer; a quarter in the next,
 // half of them in directories of the lowest; in the top one, files that replace
 // others, whiteouts and links.
 func filesImage(t testing.TB, dir string, n int) imageOf {
@@ -166,7 +166,7 @@ func filesImage(t testing.TB, dir string, n int) imageOf {
 	}
 	leaf := func(d int) string {
 		top := "usr"
-		if d/20%3 == 0 {
+		if d/20%5 == 0 {
 			top = "var"
 		}
 		return fmt.Sprintf("%s/a%02d/b%02d/c%02d", top, d/400, d/20%20, d%20)

@@ -148,7 +148,7 @@ func peerMount(l *loaded, name string) []string {
 }
 
 func inPlaceRows() []row {
-	return []row{{"in place", rowPlain, 3, inPlace(rowPlain)}, {"in place", rowGzip, 3, inPlace(rowGzip)}}
+	return []row{{"in place", rowPlain, 4, inPlace(rowPlain)}, {"in place", rowGzip, 6, inPlace(rowGzip)}}
 }
 
 // allRows are all rows in the order in which they are measured: what deletes

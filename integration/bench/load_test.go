@@ -170,8 +170,8 @@ func loadMemory(name string) func(r *run) {
 		case rowLoadMany:
 			archive = r.set(r.t, setFiles).archive
 		}
-		// Memory varies little: three rounds tell.
-		for range min(3, r.rounds) {
+		// Memory varies little: two rounds tell.
+		for range min(2, r.rounds) {
 			store := filepath.Join(r.dir(r.t), "store")
 			_, peak := job(r.t, jobCommand, harness.Binary(r.t), "--store", store, "load", "-q", "-i", archive)
 			r.addBytes("", ours, peak)
@@ -242,9 +242,9 @@ func layersOf(t testing.TB, archive, dir string) (out []layerTar) {
 
 func loadRows() []row {
 	return []row{
-		{"load", rowLoad, 5, loading},
-		{"load memory", rowLoad, 0.5, loadMemory(rowLoad)},
+		{"load", rowLoad, 10, loading},
+		{"load memory", rowLoad, 1, loadMemory(rowLoad)},
 		{"load memory", rowLoadBig, 0.5, loadMemory(rowLoadBig)},
-		{"load memory", rowLoadMany, 1, loadMemory(rowLoadMany)},
+		{"load memory", rowLoadMany, 2, loadMemory(rowLoadMany)},
 	}
 }

@@ -75,7 +75,7 @@ func foreign(r *run) {
 	}
 	shell(r.t, "cp -a "+s.s.Store+"/image "+s.s.Store+"/overlay2 "+root+" && sync")
 	defer keepCache(r.t)()
-	ids, dirs := s.ids, []string{"", "var/a01/b01/c01"}
+	ids, dirs := s.ids, []string{"", "usr/a01/b01/c01"}
 	stacks := []stack{newStack(r.t, r.dir(r.t), harness.ReadRoot(r.t, root)[0].Dirs)}
 	views := r.oursOf(r.t, harness.Imagefs{}, ids)
 	base := &overlay{program: []string{"mount", "-t", "overlay", "overlay"}, title: kernel, stacks: stacks, at: []string{r.dir(r.t)}}
@@ -177,8 +177,8 @@ func keepCache(t testing.TB) func() {
 
 func storeRows() []row {
 	return []row{
-		{"foreign", rowForeign, 1.5, foreign},
-		{"memory", rowMemory, 1, serverMemory},
-		{"many", rowMany, 0.5, manyTags},
+		{"foreign", rowForeign, 4.5, foreign},
+		{"memory", rowMemory, 2, serverMemory},
+		{"many", rowMany, 1.5, manyTags},
 	}
 }
