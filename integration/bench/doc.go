@@ -22,7 +22,10 @@
 //	warm   as fresh, and the same command ran on this mount just before
 //
 // Nothing is deleted before the last row: ext4 without a journal does not hand
-// out inodes that were deleted a short time ago, and searches past them.
+// out inodes that were deleted in the last minutes, and searches past them, which
+// can take most of the time of a load. So nothing else should have deleted much
+// shortly before either. Everything a run makes, some 20 GB, lies below TMPDIR,
+// which can name a directory of another file system.
 //
 // # Files
 //

@@ -26,8 +26,8 @@ func inPlace(name string) func(r *run) {
 			}
 		}
 		p := &place{archive: archive, dir: r.dir(r.t)}
-		if why := p.unable(r.t); why != "" {
-			r.without("", why)
+		if !has(r.t, "mount", "archive") {
+			r.without("", "imagefs mount takes no archive")
 			return
 		}
 		forget := keepCache(r.t)
@@ -82,15 +82,6 @@ func (p *place) command(t testing.TB, args ...string) *exec.Cmd {
 	c := exec.Command(harness.Binary(t), args...)
 	c.Env = append(os.Environ(), "IMAGEFS_STORE=")
 	return c
-}
-
-// unable tells why archives cannot be mounted, "" if they can.
-func (p *place) unable(t testing.TB) string {
-	t.Helper()
-	if help := harness.RunCmd(t, p.command(t, "mount", "--help")); !strings.Contains(strings.ToLower(help), "archive") {
-		return "imagefs mount takes no archive"
-	}
-	return ""
 }
 
 func (p *place) mount(t testing.TB) {

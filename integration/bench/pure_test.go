@@ -162,12 +162,12 @@ func TestMarkdown(t *testing.T) {
 		"read/tar | cat/warm/imagefs":           {1},
 		"load memory/a docker-archive//imagefs": {5 << 20},
 	})
-	d.Machine = machine{Kernel: "Linux 9", CPU: "a processor", Cores: 3, Date: "2026-01-02", Before: "0.1 0.2 0.3", After: "1 2 3", Took: "4s"}
+	d.Machine = machine{Kernel: "Linux 9", CPU: "a processor", Cores: 3, Disk: "ext4", Date: "2026-01-02", Before: "0.1 0.2 0.3", After: "1 2 3", Took: "4s"}
 	d.Targets = d.judge()
 	d.Missing = []string{"something"}
 	out := d.markdown(groups)
 	for _, want := range []string{
-		"Linux 9, a processor, 3 cores, 2026-01-02. Load averages before: 0.1 0.2 0.3, after: 1 2 3.",
+		"Linux 9, a processor, 3 cores, files on ext4, 2026-01-02. Load averages before: 0.1 0.2 0.3, after: 1 2 3.",
 		"differs from itself by a factor of 2.00 in the median row and 2.00 in the worst; its rounds spread by ±10%",
 		"|  | state | overlayfs | overlayfs again | imagefs |",
 		`| tar \| cat | warm | 50.0 ×1.00 (40.0–60.0) | 100 ×2.00 | 1000 ×20 |`,

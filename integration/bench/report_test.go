@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func readDocument(name string) (*document, error) {
@@ -36,7 +38,7 @@ func writeDocument(dir string, d *document, report string) error {
 }
 
 func thisMachine() machine {
-	return machine{Kernel: kernelVersion(), CPU: processor(), Cores: runtime.NumCPU(),
+	return machine{Kernel: kernelVersion(), CPU: processor(), Cores: runtime.NumCPU(), Disk: disk(os.TempDir()),
 		Date: time.Now().UTC().Format("2006-01-02"), Before: loadAverages()}
 }
 
@@ -56,6 +58,27 @@ func kernelVersion() string {
 		return "unknown kernel"
 	}
 	return "Linux " + strings.TrimSpace(string(v))
+}
+
+// disk names the kind of file system that a directory is on.
+func disk(dir string) string {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return "unknown"
+	}
+	switch st.Type {
+	case unix.EXT4_SUPER_MAGIC:
+		return "ext4"
+	case unix.XFS_SUPER_MAGIC:
+		return "xfs"
+	case unix.BTRFS_SUPER_MAGIC:
+		return "btrfs"
+	case unix.TMPFS_MAGIC:
+		return "tmpfs"
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return "overlayfs"
+	}
+	return fmt.Sprintf("type %x", st.Type)
 }
 
 func processor() string {

@@ -117,8 +117,7 @@ func savingFiles(pattern string) func(r *run) {
 // saveCommand measures imagefs save, which needs no mount and no daemon, against
 // docker save, whose daemon runs.
 func saveCommand(r *run) {
-	help, err := exec.Command(harness.Binary(r.t), "save", "--help").Output()
-	if err != nil || !strings.Contains(string(help), "imagefs save") {
+	if !has(r.t, "save", "imagefs save") {
 		r.without("", "there is no imagefs save")
 		return
 	}

@@ -53,6 +53,9 @@ func (b *bench) set(t testing.TB, name string) *set {
 		}
 	}
 	s.views = b.viewsOf(t, s)
+	if name == setBig && has(t, "mount", "--passthrough") {
+		s.views = append(s.views, &imagefs{title: passthrough, flags: append([]string{"--read-only", "--passthrough"}, b.dev()...), s: s.s, ids: s.ids, dir: b.dir(t)})
+	}
 	b.t.Cleanup(func() {
 		for _, v := range s.views {
 			v.unmount(b.t)
@@ -157,10 +160,7 @@ func dirs(t testing.TB, b *bench, stacks []stack) (out []string) {
 // oursOf makes the views by imagefs of images of a store.
 func (b *bench) oursOf(t testing.TB, s harness.Imagefs, ids []string) []*imagefs {
 	t.Helper()
-	var plain []string
-	if b.ring {
-		plain = []string{"--transport", "dev"}
-	}
+	plain := b.dev()
 	out := []*imagefs{
 		{title: ours, flags: plain, s: s, ids: ids, dir: b.dir(t)},
 		{title: readOnly, flags: append([]string{"--read-only"}, plain...), s: s, ids: ids, dir: b.dir(t)},
@@ -171,6 +171,21 @@ func (b *bench) oursOf(t testing.TB, s harness.Imagefs, ids []string) []*imagefs
 			&imagefs{title: ringReadOnly, flags: append([]string{"--read-only"}, over...), s: s, ids: ids, dir: b.dir(t)})
 	}
 	return out
+}
+
+// dev has imagefs use /dev/fuse where it could choose io_uring.
+func (b *bench) dev() []string {
+	if b.ring {
+		return []string{"--transport", "dev"}
+	}
+	return nil
+}
+
+// has tells whether the help of a command of imagefs says a word.
+func has(t testing.TB, command, word string) bool {
+	t.Helper()
+	help := harness.Run(t, harness.Binary(t), command, "--help")
+	return strings.Contains(strings.ToLower(help), word)
 }
 
 // lackOnce notes what the whole run lacks.
@@ -186,8 +201,7 @@ const ringSetting = "/sys/module/fuse/parameters/enable_uring"
 // allowRing has the kernel allow FUSE over io_uring until the run ends, if
 // imagefs can use it.
 func allowRing(b *bench) {
-	out, err := exec.Command(harness.Binary(b.t), "mount", "--help").Output()
-	if err != nil || !strings.Contains(string(out), "--transport") {
+	if !has(b.t, "mount", "--transport") {
 		b.lackOnce("FUSE over io_uring: imagefs mount has no --transport")
 		return
 	}

@@ -108,6 +108,7 @@ type machine struct {
 	Kernel string `json:"kernel"`
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`
+	Disk   string `json:"disk"` // the kind of file system that everything lies on
 	Date   string `json:"date"`
 	Before string `json:"load_before"` // load averages of 1, 5 and 15 minutes
 	After  string `json:"load_after"`

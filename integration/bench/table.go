@@ -20,8 +20,8 @@ type group struct {
 func (d *document) markdown(groups []group) string {
 	var w strings.Builder
 	m := d.Machine
-	fmt.Fprintf(&w, "# What it costs\n\n%s, %s, %d cores, %s. Load averages before: %s, after: %s. The run took %s. Written by `make bench`; the package documentation says how.\n\n",
-		m.Kernel, m.CPU, m.Cores, m.Date, m.Before, m.After, m.Took)
+	fmt.Fprintf(&w, "# What it costs\n\n%s, %s, %d cores, files on %s, %s. Load averages before: %s, after: %s. The run took %s. Written by `make bench`; the package documentation says how.\n\n",
+		m.Kernel, m.CPU, m.Cores, m.Disk, m.Date, m.Before, m.After, m.Took)
 	w.WriteString(d.noise())
 	d.targetTable(&w)
 	for _, g := range groups {
