@@ -29,7 +29,8 @@ those with such a name.
 
 Filters: ` + report.Filters + `
 
-Fields for --format: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size`,
+Fields for --format: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size,
+and .Store: of several stores, those that have the image`,
 		Example: `  imagefs images
   imagefs images 'team/*'
   imagefs images -q --filter dangling=true

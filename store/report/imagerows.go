@@ -29,6 +29,7 @@ type imageRow struct {
 	Repository   string
 	SharedSize   string
 	Size         string
+	Store        string `json:",omitempty"` // Docker has no such field
 	Tag          string
 	UniqueSize   string
 	VirtualSize  string
@@ -49,6 +50,7 @@ var imagesHeader = map[string]string{
 	"Repository":   "REPOSITORY",
 	"SharedSize":   "SHARED SIZE",
 	"Size":         "SIZE",
+	"Store":        "STORE",
 	"Tag":          "TAG",
 	"UniqueSize":   "UNIQUE SIZE",
 	"VirtualSize":  "SIZE",
@@ -89,7 +91,7 @@ func (s Summary) rows(o ImagesOptions) []imageRow {
 	row := imageRow{
 		Containers: unknown, SharedSize: unknown, UniqueSize: unknown,
 		ID: string(s.ID), Size: humanSize(s.Size), VirtualSize: unknown,
-		CreatedAt: unknown, CreatedSince: unknown,
+		CreatedAt: unknown, CreatedSince: unknown, Store: strings.Join(s.Stores, ","),
 	}
 	if s.Size >= 0 {
 		row.VirtualSize = units.HumanSize(float64(s.Size))

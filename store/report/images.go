@@ -22,6 +22,7 @@ type Summary struct {
 	Created     time.Time // zero if unknown
 	Size        int64     // -1 if unknown
 	Err         error     // what is broken about the image
+	Stores      []string  // of several, those that have it, in order
 }
 
 // Images lists the images of a store that pass a filter, as `docker images`
@@ -54,12 +55,16 @@ func Images(ctx context.Context, st store.Store, f Filter) ([]Summary, error) {
 		all = append(all, img)
 		children[img.Parent()] = true
 	}
+	stores, err := holders(ctx, st)
+	if err != nil {
+		return nil, err
+	}
 	var out []Summary
 	for _, img := range all {
 		if !span.has(img.Config().Created) || !f.label(img) {
 			continue
 		}
-		s := Summary{ID: img.ID(), Parent: img.Parent(), Created: img.Config().Created, Size: Size(img), Err: img.Err()}
+		s := Summary{ID: img.ID(), Parent: img.Parent(), Created: img.Config().Created, Size: Size(img), Err: img.Err(), Stores: stores[img.ID()]}
 		ok, err := f.names(&s, refs[img.ID()], children[img.ID()])
 		if err != nil {
 			return nil, err
@@ -71,6 +76,28 @@ func Images(ctx context.Context, st store.Store, f Filter) ([]Summary, error) {
 	slices.SortStableFunc(out, func(a, b Summary) int {
 		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(a.name(), b.name()))
 	})
+	return out, nil
+}
+
+// holders tells which of the stores that a store is made of have an image; nil if it is one.
+func holders(ctx context.Context, st store.Store) (map[digest.Digest][]string, error) {
+	p, ok := st.(store.Parter)
+	if !ok {
+		return nil, nil
+	}
+	out := map[digest.Digest][]string{}
+	for _, part := range p.Parts() {
+		ids, err := part.Store.IDs(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			continue // it shows nothing either
+		}
+		for _, id := range ids {
+			out[id] = append(out[id], part.Name)
+		}
+	}
 	return out, nil
 }
 
