@@ -216,17 +216,27 @@ func openSpec(s spec, o openOptions) (store.Store, string, error) {
 		}
 	}
 	// Some look further than just at the path. Of the errors of kinds that find
-	// nothing, the one counts that says most.
+	// nothing, the first counts that says more than that.
 	var first error
 	for i := range kinds {
 		st, err := kinds[i].open(s.path, o)
 		if err == nil {
 			return st, kinds[i].name, nil
 		}
-		if first == nil || errors.Is(first, store.ErrNotFound) &&
-			(!errors.Is(err, store.ErrNotFound) || len(err.Error()) > len(first.Error())) {
+		if first == nil || says(first, s.path) < says(err, s.path) {
 			first = err
 		}
 	}
 	return nil, "", first
+}
+
+// says tells how much an error says of what is at a path: 0 that there is no store.
+func says(err error, path string) int {
+	switch text := err.Error(); {
+	case !errors.Is(err, store.ErrNotFound):
+		return 2
+	case strings.HasPrefix(text, "no ") && strings.HasSuffix(text, path+": "+store.ErrNotFound.Error()):
+		return 0
+	}
+	return 1
 }
