@@ -212,7 +212,8 @@ const topicExit = `Exit codes
     0   it is done
     1   it failed, wholly or for some of several images; check: the store has
         a problem. Why is on standard error, one line each: imagefs: what: why
-    2   the command line is wrong; nothing was done
+    2   the command line is wrong; nothing was done; diff: any error, since 1
+        says that the images differ
   125   imagefs itself failed: a bug; IMAGEFS_DEBUG=1 shows where
   130   interrupted (SIGINT), 143 terminated (SIGTERM): 128 and the number of
         the signal; what was half done has been taken back

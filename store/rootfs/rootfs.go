@@ -40,6 +40,12 @@ func (n Node) IsDir() bool { return n.Type() == unix.S_IFDIR }
 
 // Open merges the layers of an image. Errors wrap store.ErrCorrupt if the image is not whole.
 func Open(ctx context.Context, img store.Image) (*FS, error) {
+	return OpenUpTo(ctx, img, len(img.Layers())-1)
+}
+
+// OpenUpTo merges the layers of an image from the bottom up to layer n, which
+// counts from 0. store.ErrNotFound if the image has no such layer.
+func OpenUpTo(ctx context.Context, img store.Image, n int) (*FS, error) {
 	layers := img.Layers()
 	if n := len(img.Config().DiffIDs); img.RawConfig() == nil || len(layers) != n {
 		if err := img.Err(); err != nil {
@@ -47,6 +53,10 @@ func Open(ctx context.Context, img store.Image) (*FS, error) {
 		}
 		return nil, fmt.Errorf("image %s: %d of %d layers: %w", img.ID(), len(layers), n, store.ErrCorrupt)
 	}
+	if n >= len(layers) {
+		return nil, fmt.Errorf("image %s has the layers 0 to %d: no layer %d: %w", img.ID(), len(layers)-1, n, store.ErrNotFound)
+	}
+	layers = layers[:n+1]
 	var all []overlay.Layer
 	for _, l := range layers {
 		ix, err := l.Index(ctx)
@@ -155,6 +165,8 @@ func (f *FS) Copy(w io.Writer, n Node) error {
 
 const copySize = 1 << 20
 
+var errShort = fmt.Errorf("a file of the layer is shorter than its index says: %w", store.ErrCorrupt)
+
 func (f *FS) copy(w io.Writer, file store.File, buf []byte) error {
 	for off := int64(0); off < file.Size(); {
 		if err := f.ctx.Err(); err != nil {
@@ -164,7 +176,7 @@ func (f *FS) copy(w io.Writer, file store.File, buf []byte) error {
 		n, err := file.ReadAt(p, off)
 		if n < len(p) {
 			if err == nil || err == io.EOF {
-				err = fmt.Errorf("a file of the layer is shorter than its index says: %w", store.ErrCorrupt)
+				err = errShort
 			}
 			return err
 		}
