@@ -81,7 +81,7 @@ func (s *Store) catalog(ctx context.Context) (*catalog, error) {
 		return nil, err
 	}
 	b := builder{s: s, ctx: ctx, c: &catalog{at: at, images: map[digest.Digest]*entry{}, spaces: spaces},
-		targets: map[digest.Digest]*target{}, seen: map[digest.Digest]bool{}}
+		targets: map[digest.Digest]*target{}, seen: map[digest.Digest]bool{}, said: map[string]bool{}}
 	found := make([]*target, len(records))
 	for i, r := range records {
 		if err := ctx.Err(); err != nil {
@@ -89,13 +89,14 @@ func (s *Store) catalog(ctx context.Context) (*catalog, error) {
 		}
 		found[i] = b.record(r)
 	}
-	b.c.nameImages(records, found, s.log.Info)
+	b.c.nameImages(records, found, b.say)
 	b.c.ids = slices.Sorted(maps.Keys(b.c.images))
 	for d := range s.parsed {
 		if !b.seen[d] {
 			delete(s.parsed, d)
 		}
 	}
+	s.said = b.said
 	s.current.Store(b.c)
 	return b.c, nil
 }
@@ -119,6 +120,18 @@ type builder struct {
 	c       *catalog
 	targets map[digest.Digest]*target // by the digest of a record; nil for what is no image
 	seen    map[digest.Digest]bool    // documents
+	size    int64                     // bytes of those
+	said    map[string]bool
+}
+
+// say logs what there is to say of a record, once as long as it is so: a
+// database is read again after every change.
+func (b *builder) say(msg string, r record) {
+	key := msg + "\x00" + r.space + "\x00" + r.name
+	b.said[key] = true
+	if !b.s.said[key] {
+		b.s.log.Info(msg, "namespace", r.space, "name", r.name, "digest", r.target.Digest)
+	}
 }
 
 // record takes one image record in; nil for one that leads to no image.
@@ -145,7 +158,7 @@ func (b *builder) target(r record) *target {
 	t := &target{digests: map[digest.Digest]digest.Digest{}}
 	if len(w.found) == 0 {
 		if len(w.problems) == 0 {
-			b.s.log.Info("a name leads to something that is no image", "namespace", r.space, "name", r.name, "digest", d)
+			b.say("a name leads to something that is no image", r)
 			return nil
 		}
 		// What is left of it is shown under the digest that there is.
@@ -203,7 +216,13 @@ func (w *walk) descriptor(d descriptor, depth int) {
 		w.problems = append(w.problems, err)
 		return
 	}
-	w.b.seen[d.Digest] = true
+	if !w.b.seen[d.Digest] {
+		if w.b.size += doc.size; w.b.size > maxDocuments {
+			w.problems = append(w.problems, fmt.Errorf("blob %s: manifests of more than %d bytes: %w", d.Digest, maxDocuments, store.ErrTooLarge))
+			return
+		}
+		w.b.seen[d.Digest] = true
+	}
 	switch {
 	case doc.Manifests != nil:
 		if w.indexes == nil {
@@ -211,7 +230,7 @@ func (w *walk) descriptor(d descriptor, depth int) {
 		}
 		w.indexes[d.Digest] = true
 		for _, m := range *doc.Manifests {
-			if !m.isAttestation() {
+			if !m.attestation {
 				w.descriptor(m, depth+1)
 			}
 		}
@@ -220,23 +239,37 @@ func (w *walk) descriptor(d descriptor, depth int) {
 	}
 }
 
+// maxTries bounds the manifests of which it is found out whether they are here whole.
+const maxTries = 32
+
 // choose returns the manifest that a name stands for: of this machine's platform
 // if it is here whole, else one that is here whole.
 func (b *builder) choose(all []*manifest) *manifest {
 	if len(all) == 1 {
 		return all[0]
 	}
-	best, rank := all[0], 3*unfit
-	for _, m := range all {
-		r := b.platform(m).rank(host)
-		if !b.s.whole(m, b.c.spaces) {
-			r += unfit + 1
-		}
-		if r < rank {
-			best, rank = m, r
+	rank := make(map[*manifest]int, len(all))
+	for n, m := range all {
+		rank[m] = unfit
+		if m.platform != nil || n < maxTries {
+			rank[m] = b.platform(m).rank(host)
 		}
 	}
-	return best
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(x, y *manifest) int { return rank[x] - rank[y] })
+	return b.s.firstWhole(all, b.c.spaces)
+}
+
+// firstWhole returns the first manifest whose image is here whole, or the first.
+func (s *Store) firstWhole(all []*manifest, spaces []string) *manifest {
+	if len(all) > 1 {
+		for _, m := range all[:min(len(all), maxTries)] {
+			if s.whole(m, spaces) {
+				return m
+			}
+		}
+	}
+	return all[0]
 }
 
 // platform is what a manifest's image runs on, as the index or else the config says.

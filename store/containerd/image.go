@@ -68,15 +68,7 @@ func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error
 		img.err = e.err
 		return img, nil
 	}
-	m := e.manifests[0]
-	if len(e.manifests) > 1 {
-		for _, o := range e.manifests {
-			if s.whole(o, c.spaces) {
-				m = o
-				break
-			}
-		}
-	}
+	m := s.firstWhole(e.manifests, c.spaces)
 	if err := s.fill(img, m, c.spaces); err != nil {
 		img.err = fmt.Errorf("image %s: %w", id, err)
 	}

@@ -84,7 +84,7 @@ func (l *layerRec) missing() error {
 	switch {
 	case d == nil:
 		return fmt.Errorf("layer %s has no snapshot: %w", l.spec.chain, store.ErrCorrupt)
-	case d.elsewhere():
+	case d.elsewhere:
 		return fmt.Errorf("layer %s is not unpacked, and its blob %s is not kept in the store: %w", l.spec.chain, d.Digest, store.ErrCorrupt)
 	}
 	return fmt.Errorf("layer %s is not unpacked, and its blob %s %w", l.spec.chain, d.Digest, errMissing)

@@ -22,6 +22,10 @@ const (
 	maxNesting = 8
 	// maxPlatforms bounds the manifests that one name leads to.
 	maxPlatforms = 1024
+	// maxDocuments bounds the bytes of all that the names of a store lead to.
+	maxDocuments = 512 << 20
+	// maxText bounds a string that is kept.
+	maxText = 256
 )
 
 // descriptor points to a blob (OCI image spec, descriptor.md).
@@ -32,6 +36,29 @@ type descriptor struct {
 	URLs        []string          `json:"urls"`
 	Annotations map[string]string `json:"annotations"`
 	Platform    *platform         `json:"platform"`
+
+	elsewhere   bool // a layer that need not be in the store
+	attestation bool // a statement of BuildKit's about another manifest
+}
+
+// condense leaves only what is used later: a store has thousands of them.
+func (d *descriptor) condense() error {
+	if d.Digest.Validate() != nil {
+		return fmt.Errorf("%.100q is no digest: %w", string(d.Digest), store.ErrCorrupt)
+	}
+	texts := []string{d.MediaType, string(d.Digest)}
+	if p := d.Platform; p != nil {
+		texts = append(texts, p.OS, p.Architecture, p.Variant)
+	}
+	for _, t := range texts {
+		if len(t) > maxText {
+			return fmt.Errorf("descriptor of %.100s: %.100q…: %w", d.Digest, t, store.ErrTooLarge)
+		}
+	}
+	d.elsewhere = len(d.URLs) > 0 || strings.Contains(d.MediaType, "nondistributable") || strings.Contains(d.MediaType, ".foreign.")
+	d.attestation = d.Annotations["vnd.docker.reference.type"] != ""
+	d.URLs, d.Annotations = nil, nil
+	return nil
 }
 
 // document is what an index or a manifest can hold, of OCI or of Docker.
@@ -39,6 +66,8 @@ type document struct {
 	Manifests *[]descriptor `json:"manifests"`
 	Config    *descriptor   `json:"config"`
 	Layers    []descriptor  `json:"layers"`
+
+	size int64 // bytes of its text
 }
 
 // parseDocument reads an index or a manifest, and checks the digests in it.
@@ -53,16 +82,25 @@ func parseDocument(b []byte) (*document, error) {
 	if len(d.Layers) > store.MaxLayers {
 		return nil, fmt.Errorf("%d layers: %w", len(d.Layers), store.ErrTooLarge)
 	}
-	all := d.Layers
+	if d.Manifests != nil && len(*d.Manifests) > maxPlatforms {
+		return nil, fmt.Errorf("%d manifests: %w", len(*d.Manifests), store.ErrTooLarge)
+	}
+	d.size = int64(len(b))
+	all := []*descriptor{}
 	if d.Config != nil {
-		all = append(all[:len(all):len(all)], *d.Config)
+		all = append(all, d.Config)
+	}
+	for i := range d.Layers {
+		all = append(all, &d.Layers[i])
 	}
 	if d.Manifests != nil {
-		all = append(all[:len(all):len(all)], *d.Manifests...)
+		for i := range *d.Manifests {
+			all = append(all, &(*d.Manifests)[i])
+		}
 	}
 	for _, e := range all {
-		if e.Digest.Validate() != nil {
-			return nil, fmt.Errorf("%.100q is no digest: %w", string(e.Digest), store.ErrCorrupt)
+		if err := e.condense(); err != nil {
+			return nil, err
 		}
 	}
 	return &d, nil
@@ -109,14 +147,6 @@ func (d *document) isImage() bool {
 		}
 	}
 	return true
-}
-
-// isAttestation tells whether an index's entry is a statement of BuildKit's about another one.
-func (d *descriptor) isAttestation() bool { return d.Annotations["vnd.docker.reference.type"] != "" }
-
-// elsewhere tells where a layer is that need not be in the store.
-func (d *descriptor) elsewhere() bool {
-	return len(d.URLs) > 0 || strings.Contains(d.MediaType, "nondistributable") || strings.Contains(d.MediaType, ".foreign.")
 }
 
 // errMissing is a blob that the store does not have.

@@ -27,6 +27,9 @@ const dangling = "moby-dangling"
 // and for what engines use as a name in place of one: "sha256:<config>" of
 // Kubernetes, "moby-dangling@…" of Docker.
 func familiarName(name string) (f familiar, ok bool) {
+	if f, ok = hubName(name); ok {
+		return f, true
+	}
 	if _, err := digest.Parse(name); err == nil {
 		return f, false
 	}
@@ -42,6 +45,22 @@ func familiarName(name string) (f familiar, ok bool) {
 	f.tag = n.(reference.Tagged).Tag()
 	f.exact = n.String() == name
 	return f, true
+}
+
+// hubName reads most names there are without the regular expressions that the
+// full grammar takes.
+func hubName(name string) (f familiar, ok bool) {
+	for _, hub := range []string{"docker.io/library/", "docker.io/"} {
+		short, ok := strings.CutPrefix(name, hub)
+		if !ok || strings.Contains(short, "@") {
+			continue
+		}
+		if full, ok := store.Canonical(short); ok && full == name {
+			i := strings.LastIndexByte(short, ':')
+			return familiar{short[:i], short[i+1:], true}, true
+		}
+	}
+	return f, false
 }
 
 // prefixes gives each namespace the first component of its images' names: none
@@ -100,8 +119,9 @@ func under(prefix, repo string) string {
 	return prefix + "/" + repo
 }
 
-// nameImages gives images the names of the records that lead to them.
-func (c *catalog) nameImages(records []record, found []*target, log func(msg string, args ...any)) {
+// nameImages gives images the names of the records that lead to them. log hears
+// of the records that give none.
+func (c *catalog) nameImages(records []record, found []*target, log func(msg string, r record)) {
 	c.names = store.Names{Tags: map[string]digest.Digest{}, Digests: map[string]digest.Digest{}}
 	used := map[string]bool{}
 	for i, r := range records {
@@ -116,9 +136,9 @@ func (c *catalog) nameImages(records []record, found []*target, log func(msg str
 		if f.tag != "" {
 			ref := repo + ":" + f.tag
 			if _, ok := store.Canonical(ref); !ok {
-				log("an image's name cannot be shown", "namespace", records[i].space, "name", records[i].name)
+				log("an image's name cannot be shown", records[i])
 			} else if _, taken := c.names.Tags[ref]; taken {
-				log("two images come to the same name", "namespace", records[i].space, "name", records[i].name)
+				log("two images come to the same name", records[i])
 			} else {
 				c.names.Tags[ref] = found[i].chosen
 			}

@@ -43,8 +43,9 @@ type Store struct {
 	set   *unpacked.Set
 	blobs *blob.Cache
 
-	build   sync.Mutex // one reading of the databases at a time; guards parsed
+	build   sync.Mutex // one reading of the databases at a time; guards parsed and said
 	parsed  map[digest.Digest]*document
+	said    map[string]bool // what was logged of the database's last state
 	current atomic.Pointer[catalog]
 
 	mu     sync.Mutex // guards layers

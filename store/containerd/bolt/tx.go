@@ -21,9 +21,9 @@ func Read(f io.ReaderAt) (State, error) {
 
 // Limits of one View.
 const (
-	maxVisits = 1 << 20 // pages looked at
-	maxRead   = 1 << 30 // bytes read
-	maxCached = 8 << 20 // bytes of pages that are kept
+	maxVisits = 1 << 20  // pages looked at
+	maxRead   = 1 << 30  // bytes read
+	maxCached = 32 << 20 // bytes of pages that are kept
 	attempts  = 12
 )
 
@@ -124,17 +124,19 @@ func (t *tx) read(b []byte, off int64, id uint64) error {
 // Bucket is a bucket of one state of a database. It must not be used after fn
 // of View has returned; keys and values may be.
 type Bucket struct {
-	tx     *tx
-	root   uint64
-	inline page
+	tx   *tx
+	root uint64 // 0: the bucket lies in its parent's page
+	top  page   // at the root of the bucket's tree, once it was read
 }
 
 // first is the page at the root of the bucket's tree.
 func (b *Bucket) first() (page, error) {
-	if b.root == 0 {
-		return b.inline, nil
+	if b.root == 0 || b.top.b != nil {
+		return b.top, nil
 	}
-	return b.tx.page(b.root)
+	var err error
+	b.top, err = b.tx.page(b.root)
+	return b.top, err
 }
 
 // find looks a key up.
@@ -208,7 +210,7 @@ func (b *Bucket) sub(v []byte) (*Bucket, error) {
 		return s, nil
 	}
 	var err error
-	s.inline, err = parsePage(v[16:], 0)
+	s.top, err = parsePage(v[16:], 0)
 	return s, err
 }
 
@@ -220,7 +222,7 @@ func (b *Bucket) Each(fn func(key string, value []byte, sub *Bucket) error) erro
 	}
 	w := walk{b: b, fn: fn, seen: map[uint64]bool{}}
 	if b.root == 0 {
-		return w.leaf(b.inline)
+		return w.leaf(b.top)
 	}
 	return w.page(b.root, 0)
 }
