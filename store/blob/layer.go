@@ -194,7 +194,10 @@ func (l *Layer) load(ctx context.Context) (err error) {
 		}
 	}
 	if l.raw, err = l.encode(ctx, r, l.tar.Size()); err != nil {
-		return err
+		if l.verified.Load() {
+			return err
+		}
+		return l.blame(ctx, err)
 	}
 	if l.index, err = layer.ReadIndex(l.raw); err == nil && l.verified.Load() && l.lowerVerified() {
 		l.remember()

@@ -102,28 +102,34 @@ func (l *Layer) keptIndex() *layer.Mapped {
 // Verify reads the whole layer and compares its digests, if that was not done
 // before. An error that wraps store.ErrCorrupt is Err's from then on.
 func (l *Layer) Verify(ctx context.Context) error {
-	_, t, err := l.open(ctx)
-	if err != nil {
+	if err := l.verify(ctx); err != nil {
 		return err
-	}
-	if !l.verified.Load() {
-		if err := l.digests(ctx, t); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return l.fail(err)
-		}
-		l.verified.Store(true)
 	}
 	for _, b := range l.s.Lower {
 		// The index depends on the layers below.
-		if below, ok := b.(*Layer); ok && below.Verify(ctx) != nil {
+		if below, ok := b.(*Layer); ok && below.verify(ctx) != nil {
 			return nil
 		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.remember()
+	return nil
+}
+
+// verify is Verify without what is below.
+func (l *Layer) verify(ctx context.Context) error {
+	_, t, err := l.open(ctx)
+	if err != nil || l.verified.Load() {
+		return err
+	}
+	if err := l.digests(ctx, t); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return l.fail(err)
+	}
+	l.verified.Store(true)
 	return nil
 }
 
@@ -163,6 +169,10 @@ func (l *Layer) digests(ctx context.Context, t body) error {
 // blame looks for the reason why a layer cannot be read: if its digest is
 // another, that is what there is to say.
 func (l *Layer) blame(ctx context.Context, err error) error {
+	var below belowError
+	if errors.As(err, &below) {
+		return err
+	}
 	want, what := l.s.Blob, "blob"
 	if want == "" && l.form == uncompressed {
 		want, what = l.s.DiffID, "diff ID"
