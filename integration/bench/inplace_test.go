@@ -26,7 +26,7 @@ func inPlace(name string) func(r *run) {
 			}
 		}
 		p := &place{archive: archive, dir: r.dir(r.t)}
-		if !has(r.t, "mount", "archive") {
+		if !has(r.t, "stores", "docker-archive") {
 			r.without("", "imagefs mount takes no archive")
 			return
 		}

@@ -181,11 +181,10 @@ func (b *bench) dev() []string {
 	return nil
 }
 
-// has tells whether the help of a command of imagefs says a word.
-func has(t testing.TB, command, word string) bool {
+// has tells whether imagefs's help on a command or topic says a word.
+func has(t testing.TB, topic, word string) bool {
 	t.Helper()
-	help := harness.Run(t, harness.Binary(t), command, "--help")
-	return strings.Contains(strings.ToLower(help), word)
+	return strings.Contains(harness.Run(t, harness.Binary(t), "help", topic), word)
 }
 
 // lackOnce notes what the whole run lacks.
