@@ -30,8 +30,6 @@ func inPlace(name string) func(r *run) {
 			r.without("", "imagefs mount takes no archive")
 			return
 		}
-		forget := keepCache(r.t)
-		defer forget()
 		names := []string{ours, loadFirst}
 		if name == rowGzip {
 			names = append(names, plainGzip)
@@ -43,12 +41,12 @@ func inPlace(name string) func(r *run) {
 				shell(t, "cat "+archive+" >/dev/null; sync")
 				switch name {
 				case ours:
-					forget()
+					forget(t)
 					r.add("first ls", name, timed(func() { p.mount(t); p.ls(t) }))
 					p.unmount(t)
 					r.add("first ls, seen before", name, timed(func() { p.mount(t); p.ls(t) }))
 					p.unmount(t)
-					forget()
+					forget(t)
 					r.add("full read", name, timed(func() { p.mount(t); p.read(t) }))
 					p.unmount(t)
 				case loadFirst:

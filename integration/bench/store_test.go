@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -64,114 +63,37 @@ func titles(views []*imagefs) (out []string) {
 }
 
 // foreign measures the first look into a store that imagefs did not write: a
-// copy of the layers' directories and records without our own files. It gets
-// another name before each measurement, so that nothing kept for it fits.
+// copy of the layers' directories and records without our own files, with
+// nothing kept in the cache.
 func foreign(r *run) {
 	s := r.set(r.t, setFiles)
-	parent := r.dir(r.t)
-	root := filepath.Join(parent, "0")
-	if err := os.Mkdir(root, 0o755); err != nil {
-		r.t.Fatal(err)
-	}
+	root := r.dir(r.t)
 	shell(r.t, "cp -a "+s.s.Store+"/image "+s.s.Store+"/overlay2 "+root+" && sync")
-	defer keepCache(r.t)()
-	ids, dirs := s.ids, []string{"", "usr/a01/b01/c01"}
-	stacks := []stack{newStack(r.t, r.dir(r.t), harness.ReadRoot(r.t, root)[0].Dirs)}
-	views := r.oursOf(r.t, harness.Imagefs{}, ids)
-	base := &overlay{program: []string{"mount", "-t", "overlay", "overlay"}, title: kernel, stacks: stacks, at: []string{r.dir(r.t)}}
-	count := 0
-	look := func(t testing.TB, root string) {
-		line := "ls"
-		for _, d := range dirs {
-			if p := filepath.Join(root, d); *full || d == "" {
-				line += " " + p
-			}
-		}
-		shell(t, line+" >/dev/null")
+	views := map[string]view{kernel: &overlay{program: []string{"mount", "-t", "overlay", "overlay"}, title: kernel,
+		stacks: []stack{newStack(r.t, r.dir(r.t), harness.ReadRoot(r.t, root)[0].Dirs)}, at: []string{r.dir(r.t)}}}
+	names := []string{kernel}
+	for _, v := range r.oursOf(r.t, harness.Imagefs{Store: root}, s.ids) {
+		views[v.title] = v
+		names = append(names, v.title)
 	}
-	r.everyRound(func(n int) {
-		for _, state := range []string{"", ", cold"} {
-			r.byTurns(n, append([]string{kernel}, titles(views)...), func(t testing.TB, name string) {
-				var v view = base
-				if name != kernel {
-					count++
-					next := filepath.Join(parent, string(rune('0'+count/10%10))+string(rune('0'+count%10))+"x")
-					if err := os.Rename(root, next); err != nil {
-						t.Fatal(err)
-					}
-					root = next
-					i := views[slices.Index(titles(views), name)]
-					i.s.Store = root
-					v = i
-				} else {
-					restack(t, base, root)
-				}
+	// The root, and a directory that the short run has too.
+	deep := "usr/a00/b01/c00"
+	for _, state := range []string{"", ", cold"} {
+		// Names, attributes and records are read, as they are in a store in use.
+		shell(r.t, "find "+root+" -printf %s | cat >/dev/null; find "+root+"/image -type f -exec cat {} + >/dev/null")
+		r.everyRound(func(n int) {
+			r.byTurns(n, names, func(t testing.TB, name string) {
+				v := views[name]
+				defer v.unmount(t)
+				forget(t)
 				if state != "" {
 					dropCaches(t)
-				} else {
-					warmDirs(t, root)
 				}
-				defer v.unmount(t)
-				var roots []string
-				r.add("mount"+state, name, timed(func() { roots = v.mount(t) }))
-				r.add("ls"+state, name, timed(func() { look(t, roots[0]) }))
+				var at string
+				r.add("mount"+state, name, timed(func() { at = v.mount(t)[0] }))
+				r.add("ls"+state, name, timed(func() { shell(t, "ls "+at+" "+filepath.Join(at, deep)+" >/dev/null") }))
 			})
-		}
-	})
-}
-
-// restack has an overlay's short links lead below another root.
-func restack(t testing.TB, o *overlay, root string) {
-	t.Helper()
-	links, err := os.ReadDir(o.stacks[0].dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range links {
-		name := filepath.Join(o.stacks[0].dir, l.Name())
-		to, err := os.Readlink(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, below, _ := strings.Cut(to, "/overlay2/")
-		if err := os.Remove(name); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(filepath.Join(root, "overlay2", below), name); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// warmDirs reads what is looked at in a store: names and attributes.
-func warmDirs(t testing.TB, root string) {
-	t.Helper()
-	shell(t, "find "+root+" -printf '%s' | cat >/dev/null; find "+root+"/image -type f -exec cat {} + >/dev/null")
-}
-
-// cacheDir is where imagefs keeps the indexes of foreign stores for root.
-const cacheDir = "/var/cache/imagefs"
-
-// keepCache returns a function that removes what came to the cache since. Not in
-// the short run, beside which other tests use the cache.
-func keepCache(t testing.TB) func() {
-	if !*full {
-		return func() {}
-	}
-	had := map[string]bool{}
-	entries, _ := os.ReadDir(cacheDir) // not there yet: nothing is in it
-	for _, e := range entries {
-		had[e.Name()] = true
-	}
-	return func() {
-		entries, _ := os.ReadDir(cacheDir)
-		for _, e := range entries {
-			if !had[e.Name()] {
-				if err := os.RemoveAll(filepath.Join(cacheDir, e.Name())); err != nil {
-					t.Error(err)
-				}
-			}
-		}
+		})
 	}
 }
 
