@@ -116,6 +116,40 @@ func TestContainerdsStore(t *testing.T) {
 	})
 }
 
+// Real images in containerd's store.
+func TestContainerdsRealImages(t *testing.T) {
+	harness.Need(t, "root", "/dev/fuse", "containerd", "ctr")
+	e := harness.SharedEngine(t)
+	if e == nil {
+		t.Log("no reference scripts: TestContainerdsStore does this with smaller images")
+		return
+	}
+	root := filepath.Join(t.TempDir(), "root")
+	ctrd := harness.StartContainerd(t, root)
+	ctrd.Run(t, "moby", "images", "import", e.Both)
+	ctrd.Run(t, "moby", "images", "import", "--no-unpack", e.Archives["tiny:1"])
+	ctrd.Run(t, "moby", "images", "import", e.Archives["many:1"])
+	m := harness.Imagefs{Store: root}.Mount(t)
+	for _, ref := range []string{e.New, "many:1"} {
+		t.Run(ref, func(t *testing.T) {
+			img := ctrd.Image(t, "moby", ctrd.Target(t, "moby", "docker.io/library/"+ref))
+			if id := e.Docker.ID(t, ref); id != img.ID {
+				t.Errorf("the ID is %s, Docker's %s", img.ID, id)
+			}
+			harness.CheckImage(t, m, img)
+		})
+	}
+	// One that is not unpacked has no kernel's view but Docker's.
+	if got, want := m.Read(t, "images/tiny/1/id"), e.Docker.ID(t, "tiny:1")+"\n"; got != want {
+		t.Errorf("the ID is %q, want %q", got, want)
+	}
+	tiny := image(t, harness.ReadRoot(t, e.Docker.Root), "tiny:1")
+	content := func(dir string) []string {
+		return harness.Lines(harness.Run(t, "sh", "-c", "cd '"+dir+"' && find . -printf '%p %y %m %U %G %l\\n' | LC_ALL=C sort && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum"))
+	}
+	harness.Same(t, "tiny:1, not unpacked, and Docker's", content(harness.KernelMount(t, tiny.Dirs...)), content(m.Path("images/tiny/1/rootfs")))
+}
+
 // An index of three platforms, of which one is not here any more.
 func TestContainerdsPlatforms(t *testing.T) {
 	harness.Need(t, "root", "/dev/fuse", "containerd", "ctr")
