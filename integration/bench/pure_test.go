@@ -1,8 +1,13 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
+	"os"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -220,5 +225,28 @@ func TestByTurns(t *testing.T) {
 	r.everyRound(func(n int) { got = append(got, fmt.Sprint(n)) })
 	if len(got) != 3 {
 		t.Errorf("%d rounds when the time is used up, want 3", len(got))
+	}
+}
+
+// What is written can be compared with the next time.
+func TestDocumentIsKept(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := readDocument(filepath.Join(dir, "results.json")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("before the first run: %v", err)
+	}
+	d := collect(map[string][]float64{"read/find -printf/warm/overlayfs": {1, 2}, "read/find -printf/warm/imagefs": {1}})
+	d.Machine, d.Targets, d.Missing = thisMachine(), d.judge(), []string{"something"}
+	if err := writeDocument(dir, d, d.markdown(groups)); err != nil {
+		t.Fatal(err)
+	}
+	again, err := readDocument(filepath.Join(dir, "results.json"))
+	if err != nil || !reflect.DeepEqual(again, d) {
+		t.Errorf("read %+v %v, wrote %+v", again, err, d)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "RESULTS.md")); err != nil || string(b) != d.markdown(groups) {
+		t.Errorf("RESULTS.md: %v", err)
+	}
+	if m := d.Machine; m.Kernel == "" || m.CPU == "" || m.Cores == 0 || m.Disk == "" || m.Before == "" {
+		t.Errorf("the machine is %+v", m)
 	}
 }
