@@ -1,6 +1,8 @@
 package containerd
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -91,4 +93,59 @@ func TestHostileBlobs(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzStore damages the databases and the manifest of a store with one image,
+// and asks for everything there is.
+func FuzzStore(f *testing.F) {
+	r := newRoot(f)
+	img := app("app:1", "", "x")
+	d := r.image("default", img, storetest.Plain)
+	r.unpack("default", img)
+	dir := r.write()
+	files := []string{metaFile, snapFile, blobPath(d.Digest), blobPath(img.ID())}
+	var whole [][]byte
+	for _, name := range files {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		whole = append(whole, b)
+	}
+	f.Add(uint8(0), uint32(0), uint64(0))
+	f.Add(uint8(1), uint32(3*4096), uint64(1))
+	f.Add(uint8(2), uint32(20), uint64(1<<40))
+	f.Fuzz(func(t *testing.T, which uint8, at uint32, with uint64) {
+		n := int(which) % len(files)
+		b := bytes.Clone(whole[n])
+		off := int(at) % (len(b) - 8)
+		binary.LittleEndian.PutUint64(b[off:], binary.LittleEndian.Uint64(b[off:])^with)
+		for i, name := range files {
+			w := whole[i]
+			if i == n {
+				w = b
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), w, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := Open(dir, Options{})
+		if err != nil {
+			return
+		}
+		defer s.Close()
+		if n, err := s.Names(background); err == nil {
+			check(t, n)
+		}
+		ids, _ := s.IDs(background)
+		for _, id := range ids {
+			img, err := s.Image(background, id)
+			if err != nil {
+				t.Errorf("%s is listed: %v", id, err)
+				continue
+			}
+			_, _ = read(img, "app")
+		}
+		_ = s.Check(background, true, func(store.Problem) {})
+	})
 }

@@ -191,6 +191,51 @@ func TestSnapshotsThatContradict(t *testing.T) {
 	}
 }
 
+// A snapshot that somebody else made or copied cannot tell owners: the blob does.
+func TestSnapshotOfAnotherOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("as an ordinary user every snapshot of the other tests is one")
+		return
+	}
+	r := newRoot(t)
+	img := storetest.Image{Names: []string{"app:1"}, Layers: [][]byte{storetest.Tar(storetest.Entry{Name: "app", Body: "x", UID: 7})}}
+	r.image("default", img, storetest.Gzip)
+	r.unpack("default", img)
+	dir := r.write()
+	for _, p := range []string{"1", "1/fs", "1/fs/app"} {
+		if err := os.Lchown(filepath.Join(dir, snapshotDir, p), 1000, 1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	owner := func() uint32 {
+		t.Helper()
+		got := get(t, open(t, dir, Options{}), img.ID())
+		contains(t, got, "app", "x")
+		ix, err := got.Layers()[0].Index(background)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree, err := overlay.Merge(ix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, _, err := tree.Walk("app")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tree.Attr(n).UID
+	}
+	if uid := owner(); uid != 7 {
+		t.Errorf("the owner is %d, want the tar's, 7", uid)
+	}
+	if err := os.Remove(filepath.Join(dir, blobPath(digest.FromBytes(storetest.Gzip(img.Layers[0]))))); err != nil {
+		t.Fatal(err)
+	}
+	if uid := owner(); uid != 1000 {
+		t.Errorf("the owner is %d, want the file's, 1000, where there is nothing else", uid)
+	}
+}
+
 func forget(_, snapshots *bbolt.Tx) error {
 	b := at(snapshots, version, "snapshots")
 	k, _ := b.Cursor().Last()
