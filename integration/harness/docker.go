@@ -106,6 +106,9 @@ func (d *Docker) command(args ...string) *exec.Cmd {
 	return c
 }
 
+// Cmd prepares a docker command.
+func (d *Docker) Cmd(args ...string) *exec.Cmd { return d.command(args...) }
+
 // Run runs a docker command, which must succeed, and returns its standard output.
 func (d *Docker) Run(t testing.TB, args ...string) string {
 	t.Helper()
