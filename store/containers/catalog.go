@@ -49,19 +49,25 @@ func (p *place) stamps() (s stamps) {
 	return s
 }
 
-// fresh tells whether a file may have been changed within the clock's tick, and
-// so could change again unseen.
-func (s stamps) fresh(now time.Time) bool {
-	return slices.ContainsFunc(s[:], func(f stamp) bool { return f.ino != 0 && now.Sub(time.Unix(f.ctime.Unix())) < time.Second })
+// tick is more than the times of files are apart that are changed one after the other.
+const tick = 50 * time.Millisecond
+
+// settled tells whether what is read now is what will be found as long as the
+// stamps are the same: a file that was just changed could change again unseen.
+func (s stamps) settled(now time.Time) bool {
+	return !slices.ContainsFunc(s[:], func(f stamp) bool {
+		return f.ino != 0 && now.Sub(time.Unix(f.ctime.Unix())).Abs() < tick
+	})
 }
 
 // listing is what a place had at one moment. Immutable.
 type listing struct {
-	stamps stamps
-	images []foundImage
-	layers map[string]*layerRecord
-	err    error // of the images: nothing is known
-	layErr error // of the layers
+	stamps  stamps
+	settled bool
+	images  []foundImage
+	layers  map[string]*layerRecord
+	err     error // of the images: nothing is known
+	layErr  error // of the layers
 }
 
 // foundImage is an image with the ID that it has here.
@@ -75,9 +81,10 @@ type foundImage struct {
 // read reads a place, or returns what is known if nothing changed.
 func (p *place) read(old *listing) *listing {
 	l := &listing{stamps: p.stamps(), layers: map[string]*layerRecord{}}
-	if old != nil && old.stamps == l.stamps && !l.stamps.fresh(time.Now()) {
+	if old != nil && old.settled && old.stamps == l.stamps {
 		return old
 	}
+	l.settled = l.stamps.settled(time.Now())
 	files := p.files()
 	l.err = p.records(files[0], l.addImages)
 	for _, f := range files[1:] {

@@ -32,20 +32,38 @@ var (
 	_ unpacked.Source = (*layerRec)(nil)
 )
 
-// keep returns the record of a layer, the same one as long as its directory is the same.
-func (s *Store) keep(l *layerRec) *layerRec {
-	key := l.key()
+// keep returns the record of a layer, the same one as long as its directory is
+// the same. Of several layers with one chain ID, in several places, the first
+// that is asked for serves all, so that what is the same file is the same inode.
+func (s *Store) keep(c *catalog, l *layerRec) *layerRec {
+	if l.broken == nil {
+		s.mu.Lock()
+		old := s.layers[l.chain]
+		s.mu.Unlock()
+		if old != nil && (old.Key() == l.key() || old.current(c)) {
+			return old
+		}
+	}
+	l.Layer = s.set.New(l.key(), l.diff, l)
+	l.plain = sync.OnceValues(l.isPlain)
+	if l.broken != nil {
+		return l
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, ok := s.layers[key]; ok && l.broken == nil {
-		return old
+	if old := s.layers[l.chain]; old != nil && old.Key() == l.Key() {
+		return old // another was faster
 	}
-	l.Layer = s.set.New(key, l.diff, l)
-	l.plain = sync.OnceValues(l.isPlain)
-	if s.layers != nil && l.broken == nil {
-		s.layers[key] = l
+	if s.layers != nil {
+		s.layers[l.chain] = l
 	}
 	return l
+}
+
+// current tells whether the layer is still where it was found.
+func (l *layerRec) current(c *catalog) bool {
+	now := c.lists[l.place.index].layers[l.rec.ID]
+	return now != nil && now.Created.Equal(l.rec.Created) && l.check() == nil
 }
 
 // key names the layer's directory and when it was filled.

@@ -44,7 +44,7 @@ func (s *Store) stack(c *catalog, at int, id string, diffs []digest.Digest) (lay
 	for n, l := range layers {
 		chain = store.NextChainID(chain, l.diff)
 		l.chain, l.below = chain, below
-		below = s.keep(l)
+		below = s.keep(c, l)
 		layers[n] = below
 	}
 	if lost != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -37,7 +36,7 @@ type Store struct {
 
 	mu     sync.Mutex // guards what follows
 	known  *catalog
-	layers map[string]*layerRec
+	layers map[digest.Digest]*layerRec // by chain ID
 }
 
 var (
@@ -67,7 +66,7 @@ func Open(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: at, log: o.Log, layers: map[string]*layerRec{},
+	s := &Store{path: at, log: o.Log, layers: map[digest.Digest]*layerRec{},
 		set: &unpacked.Set{Path: at, Cache: o.Cache, Lazy: o.Lazy, Log: o.Log}}
 	if err := s.add(at); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
@@ -99,57 +98,17 @@ func (s *Store) add(dir string) error {
 	return nil
 }
 
-// maxLocate bounds the search for a store below a directory.
-const (
-	maxLocate      = 4096
-	maxLocateDepth = 6
-)
-
-// locate finds the store at or below a directory, breadth first.
-func locate(root string) (string, error) {
-	if st, err := os.Stat(root); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("no store at %s: %w", root, store.ErrNotFound)
-		}
-		return "", fmt.Errorf("open store: %w", err)
-	} else if !st.IsDir() {
-		return "", fmt.Errorf("%s is not a directory: %w", root, store.ErrInvalid)
-	}
-	type dir struct {
-		path  string
-		depth int
-	}
-	queue := []dir{{root, 0}}
-	other := ""
-	for n := 0; n < len(queue) && n < maxLocate; n++ {
-		d := queue[n]
-		found, driver := isRoot(d.path)
-		if found {
-			return d.path, nil
-		}
+// locate finds the store at or below a directory.
+func locate(root string) (at string, err error) {
+	err = unpacked.Search(root, func(dir string) (bool, error) {
+		found, driver := isRoot(dir)
 		if driver != "" {
-			other = driver
+			return false, fmt.Errorf("the store at %s uses the storage driver %s, overlay or vfs is needed: %w", dir, driver, store.ErrUnsupported)
 		}
-		if d.depth == maxLocateDepth || driver != "" {
-			continue
-		}
-		entries, err := os.ReadDir(d.path)
-		if err != nil {
-			if n == 0 {
-				return "", fmt.Errorf("open store: %w", err)
-			}
-			continue
-		}
-		for _, e := range entries {
-			if e.IsDir() {
-				queue = append(queue, dir{filepath.Join(d.path, e.Name()), d.depth + 1})
-			}
-		}
-	}
-	if other != "" {
-		return "", fmt.Errorf("the store at %s uses the storage driver %s, overlay or vfs is needed: %w", root, other, store.ErrUnsupported)
-	}
-	return "", fmt.Errorf("no store at %s: %w", root, store.ErrNotFound)
+		at = dir
+		return found, nil
+	})
+	return at, err
 }
 
 // isRoot tells whether a directory is the root of a store; if it is one of another driver, which.
@@ -230,13 +189,12 @@ func (s *Store) Forget(l store.Layer) {
 	if !ok || rec.place == nil {
 		return
 	}
-	c := s.now()
-	if now := c.lists[rec.place.index].layers[rec.rec.ID]; now != nil && now.Created.Equal(rec.rec.Created) && rec.place.root.IsDir(rec.dir()) {
+	if rec.current(s.now()) {
 		return // other images may have it
 	}
 	s.mu.Lock()
-	if s.layers[rec.Key()] == rec {
-		delete(s.layers, rec.Key())
+	if s.layers[rec.chain] == rec {
+		delete(s.layers, rec.chain)
 	}
 	s.mu.Unlock()
 	rec.Layer.Forget()

@@ -1,6 +1,7 @@
 package containers
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -127,4 +128,62 @@ func TestSuiteOfABrokenStore(t *testing.T) {
 		t.Fatalf("%d images are broken, want %d", len(want.Broken), len(spoil))
 	}
 	storetest.Run(t, func(t testing.TB) store.Store { return openStore(t, dir, Options{}) }, want)
+}
+
+// TestAdditionalStores has the lower layers of its images in another root.
+func TestAdditionalStores(t *testing.T) {
+	w := pair(t)
+	other := newWriter(t, t.TempDir(), "overlay")
+	lower := w.layers[1] // of bad
+	id := lower["id"].(string)
+	for _, name := range []string{"overlay/" + id, "overlay-layers/" + id + ".tar-split.gz"} {
+		if err := os.Rename(filepath.Join(w.dir, name), filepath.Join(other.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other.layers = append(other.layers, lower)
+	w.layers = slices.Delete(w.layers, 1, 2)
+	if !other.add(storetest.Image{Layers: good.Layers, Comment: "another"}, "docker.io/library/good:1", "docker.io/library/other:1") {
+		t.Fatal("an image was not written")
+	}
+	w.done()
+	other.done()
+	open := func(t testing.TB) store.Store {
+		return openStore(t, w.dir, Options{Additional: []string{other.dir, t.TempDir()}})
+	}
+	held := func(i storetest.Image, names ...string) storetest.Held {
+		i.Names = names
+		return storetest.Held{Image: i}
+	}
+	storetest.Run(t, open, storetest.Contents{Images: []storetest.Held{
+		held(good, "good:1"), held(bad, "localhost/bad:1"), held(storetest.Image{Layers: good.Layers, Comment: "another"}, "other:1"),
+	}})
+	alone := openStore(t, w.dir, Options{})
+	if img, err := alone.Image(ctx, bad.ID()); err != nil || img.Err() == nil {
+		t.Errorf("without the other root: %v %v", img.Err(), err)
+	}
+	whole(t, alone)
+}
+
+// TestFindLayer looks for layers by the stacks that they are in.
+func TestFindLayer(t *testing.T) {
+	w := pair(t)
+	w.done()
+	s := openStore(t, w.dir, Options{})
+	ids := bad.DiffIDs()
+	for n := range ids {
+		l, err := s.FindLayer(ctx, ids[:n+1])
+		if err != nil || l.ChainID() != store.ChainID(ids[:n+1]) {
+			t.Fatalf("layer %d: %v", n, err)
+		}
+		img, err := s.Image(ctx, bad.ID())
+		if err != nil || img.Layers()[n].Key() != l.Key() {
+			t.Errorf("layer %d is another one than the image's: %v", n, err)
+		}
+	}
+	for _, stack := range [][]digest.Digest{nil, ids[1:], {ids[0], ids[2]}, {digest.FromString("x")}, make([]digest.Digest, 2)} {
+		if l, err := s.FindLayer(ctx, stack); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%v: %v %v", stack, l, err)
+		}
+	}
 }

@@ -3,10 +3,8 @@ package docker
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -16,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"imagefs/overlay"
 	"imagefs/store"
 	"imagefs/store/layer"
 )
@@ -130,17 +127,7 @@ func (c *checker) layer(ctx context.Context, l *layerRec) error {
 			return err
 		}
 	}
-	ix, err := l.Mapped(ctx)
-	if err != nil {
-		return err
-	}
-	if !c.deep {
-		return nil
-	}
-	if err := c.tar(ctx, l); err != nil && !errors.Is(err, store.ErrUnsupported) {
-		return err
-	}
-	return c.content(ctx, l, ix.Index)
+	return l.Check(ctx, c.deep)
 }
 
 // aufs checks that the list of a layer's parents starts with its parent.
@@ -199,65 +186,6 @@ func (c *checker) lower(l *layerRec) error {
 		return fmt.Errorf("lower is %.200q, want %.200q: %w", lower, want, store.ErrCorrupt)
 	}
 	return nil
-}
-
-// tar puts the layer's tar together and hashes it.
-func (c *checker) tar(ctx context.Context, l *layerRec) error {
-	t, err := l.Tar(ctx)
-	if err != nil {
-		return err
-	}
-	defer t.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, ctxReader{ctx, io.NewSectionReader(t, 0, t.Size())}); err != nil {
-		return err
-	}
-	if got := digest.NewDigest(digest.SHA256, h); got != l.diff {
-		return fmt.Errorf("its content hashes to %s, its diff ID is %s: %w", got, l.diff, store.ErrCorrupt)
-	}
-	return nil
-}
-
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r ctxReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
-}
-
-// content opens every file that the index has.
-func (c *checker) content(ctx context.Context, l *layerRec, ix overlay.Layer) error {
-	dir, err := l.Layer.Dir()
-	if err != nil {
-		return err
-	}
-	for i := range overlay.Ino(ix.Inodes()) {
-		if ix.Stat(i).Mode&0o170000 != 0o100000 || isWhiteout(ix, i) {
-			continue
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		f, err := layer.Open(dir, ix, i)
-		if err != nil {
-			return err
-		}
-		f.Close()
-	}
-	return nil
-}
-
-// isWhiteout tells whether an inode stands for a whiteout: it has no content.
-func isWhiteout(ix overlay.Layer, i overlay.Ino) bool {
-	if w, ok := ix.(interface{ Whiteout(overlay.Ino) bool }); ok {
-		return w.Whiteout(i)
-	}
-	return false
 }
 
 // orphans looks for what belongs to no image.

@@ -1,9 +1,7 @@
 package docker
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -11,12 +9,7 @@ import (
 	"strings"
 
 	"imagefs/store"
-)
-
-// maxLocate bounds the search for a store below a directory.
-const (
-	maxLocate      = 4096
-	maxLocateDepth = 6
+	"imagefs/store/unpacked"
 )
 
 // place is where a store was found.
@@ -28,52 +21,18 @@ type place struct {
 
 // locate finds the data root at or below a directory, breadth first.
 func locate(root string) (place, error) {
-	if st, err := os.Stat(root); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return place{}, fmt.Errorf("no store at %s: %w", root, store.ErrNotFound)
-		}
-		return place{}, fmt.Errorf("open store: %w", err)
-	} else if !st.IsDir() {
-		return place{}, fmt.Errorf("%s is not a directory: %w", root, store.ErrInvalid)
-	}
 	if p, ok, err := named(root); ok || err != nil {
 		return p, err
 	}
-	type dir struct {
-		path  string
-		depth int
+	var p place
+	err := unpacked.Search(root, func(dir string) (found bool, err error) {
+		p, found, err = dataRoot(dir)
+		return found, err
+	})
+	if err != nil {
+		return place{}, err
 	}
-	queue := []dir{{root, 0}}
-	var unreadable error
-	for n := 0; n < len(queue) && n < maxLocate; n++ {
-		d := queue[n]
-		p, ok, err := dataRoot(d.path)
-		if ok {
-			return p, nil
-		}
-		if err != nil && unreadable == nil {
-			unreadable = err
-		}
-		if d.depth == maxLocateDepth || err != nil {
-			continue
-		}
-		entries, err := os.ReadDir(d.path)
-		if err != nil {
-			if n == 0 {
-				return place{}, fmt.Errorf("open store: %w", err)
-			}
-			continue
-		}
-		for _, e := range entries {
-			if e.IsDir() {
-				queue = append(queue, dir{filepath.Join(d.path, e.Name()), d.depth + 1})
-			}
-		}
-	}
-	if unreadable != nil {
-		return place{}, unreadable
-	}
-	return place{}, fmt.Errorf("no store at %s: %w", root, store.ErrNotFound)
+	return p, nil
 }
 
 // named finds the store that a driver's image directory, image/<driver>, is of.
