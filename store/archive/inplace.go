@@ -118,7 +118,7 @@ func Open(path string, o StoreOptions) (*Store, error) {
 	s.blobs = blobs.NewCache(blobs.Options{Dir: o.Cache, Memory: o.Memory, Disk: o.Disk, Background: o.Lazy, Log: o.Log,
 		Broken: func(*blobs.Layer, error) { notify(s.broken) }})
 	if _, err := s.current(context.Background()); err != nil {
-		s.Close()
+		_ = s.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return s, nil

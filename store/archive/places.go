@@ -110,7 +110,7 @@ func (d *dirPlaces) place(name string) (place, error) {
 		return place{}, err
 	}
 	id := s.id
-	s.Close()
+	_ = s.Close()
 	return place{key: at, size: id.size, origin: id.origin(), open: func() (blobs.Data, error) {
 		f, err := d.root.OpenFile(at, os.O_RDONLY, 0)
 		if err != nil {
@@ -121,7 +121,7 @@ func (d *dirPlaces) place(name string) (place, error) {
 			return nil, err
 		}
 		if s.id != id {
-			s.Close()
+			_ = s.Close()
 			return nil, fmt.Errorf("%s was replaced since the archive was opened: %w", at, store.ErrGone)
 		}
 		return s, nil

@@ -60,7 +60,6 @@ type indexer struct {
 	sum     uint32 // of the page under way
 	pages   []byte
 	points  []point
-	windows int64 // bytes of all windows
 	spacing int64
 }
 
