@@ -41,9 +41,9 @@ func newPodmanImages(t *testing.T) podmanImages {
 	}
 	d.Stop(t)
 	if e := harness.SharedEngine(t); e != nil && !testing.Short() {
-		add(e.Archives["many:1"])
+		add(e.Archives["tiny:1"])
 		add(e.Both)
-		p.refs = append(p.refs, "many:1", e.Old, e.New)
+		p.refs = append(p.refs, "tiny:1", e.Old, e.New)
 	}
 	p.ours = s.Mount(t)
 	return p
