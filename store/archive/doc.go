@@ -1,4 +1,5 @@
-// Package archive loads image archives into a store: everything that docker
+// Package archive loads image archives into a store, and shows them as a store
+// where they lie (Open; the layers are package blob's): everything that docker
 // save, podman save, skopeo, buildah, BuildKit, kaniko, bazel and their like
 // have written, compressed or not, from a file, a directory or a pipe.
 //
@@ -62,5 +63,15 @@
 //     else is there, that is an error which says what is.
 //   - Pre-1.10 images get the config, and so the ID, that docker load gives them. Their
 //     parents, which docker load makes images of their own without a name, are not kept.
+//   - In place (Store), every image that is there is shown, for whatever platform: a name
+//     stands for the one that suits this machine, else for the first. Broken images are
+//     listed with what is wrong; one whose manifest cannot be read goes under the digest of
+//     that. Of a multi-platform image, manifests that are not there are passed over, unless
+//     none is. manifest.json and index.json are both read.
+//   - An archive that is written to while it is shown gives store.ErrGone and no more bytes
+//     (size, time and inode are looked at with every read). One that was replaced shows what
+//     it is now; what is open of the old one is read on, since its file still is what it was.
+//   - A compressed archive is read through once, with all its layers, and through a seek
+//     index from then on; xz and bzip2 can only be loaded.
 //   - The parent in a manifest.json is kept if it is in the same archive and really is below.
 package archive

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -17,8 +18,9 @@ import (
 
 // still is a file that gives bytes only as long as nobody writes to it.
 type still struct {
-	f  *os.File
-	id fileIdentity
+	f    *os.File
+	conn syscall.RawConn
+	id   fileIdentity
 }
 
 // openStill opens a regular file.
@@ -37,11 +39,15 @@ func newStill(f *os.File) (*still, error) {
 	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
 		err = fmt.Errorf("%s is no regular file: %w", f.Name(), store.ErrInvalid)
 	}
+	var conn syscall.RawConn
+	if err == nil {
+		conn, err = f.SyscallConn()
+	}
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	return &still{f, identityOf(&st)}, nil
+	return &still{f, conn, identityOf(&st)}, nil
 }
 
 // ReadAt implements io.ReaderAt. store.ErrGone once the file is another than it was.
@@ -52,9 +58,7 @@ func (s *still) ReadAt(p []byte, off int64) (int, error) {
 	}
 	var st unix.Stat_t
 	var serr error
-	if c, cerr := s.f.SyscallConn(); cerr != nil {
-		serr = cerr
-	} else if cerr := c.Control(func(fd uintptr) { serr = unix.Fstat(int(fd), &st) }); cerr != nil {
+	if cerr := s.conn.Control(func(fd uintptr) { serr = unix.Fstat(int(fd), &st) }); cerr != nil {
 		serr = cerr
 	}
 	if serr != nil || identityOf(&st) != s.id {

@@ -195,7 +195,7 @@ type headerReader struct {
 	r    io.ReaderAt
 	size int64
 	pos  int64
-	buf  [4096]byte
+	buf  [16 << 10]byte
 	have []byte // what is left of buf, from pos on
 }
 
