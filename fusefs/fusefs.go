@@ -27,12 +27,14 @@ type Options struct {
 	// Passthrough lets the kernel read large files itself on a ReadOnly mount too,
 	// at the price of an OPEN for every file; without ReadOnly it always does.
 	Passthrough bool
-	Suid        bool         // honour setuid and file capabilities
-	Dev         bool         // honour device nodes
-	Loader      store.Loader // for ctl/load; nil: loading is not supported
-	Log         *slog.Logger // nil: silent
-	Debug       bool         // log every request
-	Transport   Transport    // "": Auto
+	// ListOrigin lists the extended attributes that tell a file's layer; they can be read anyway.
+	ListOrigin bool
+	Suid       bool         // honour setuid and file capabilities
+	Dev        bool         // honour device nodes
+	Loader     store.Loader // for ctl/load; nil: loading is not supported
+	Log        *slog.Logger // nil: silent
+	Debug      bool         // log every request
+	Transport  Transport    // "": Auto
 }
 
 // Server is a mounted tree.

@@ -151,12 +151,11 @@ func (f *fsys) root(im *image, img store.Image, k rootKey) (nodeID, error) {
 	if err := img.Err(); err != nil && (img.RawConfig() == nil || len(layers) <= k.n) {
 		return 0, err
 	}
+	from := 0
 	if k.diff {
-		layers = layers[k.n : k.n+1]
-	} else {
-		layers = layers[:k.n+1]
+		from = k.n
 	}
-	id, err := f.newView(f.life, layers, k.diff)
+	id, err := f.newView(f.life, img, from, k.n, k.diff)
 	if err != nil {
 		return 0, err
 	}

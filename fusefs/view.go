@@ -20,7 +20,8 @@ type layerSlot struct {
 	index overlay.Layer
 	open  atomic.Int64 // files of it that are open
 	slow  atomic.Bool  // its files are no files of the host, and may have to be decompressed
-	views int          // that show it; guarded by fsys.using
+	origin
+	views int // that show it; guarded by fsys.using
 }
 
 // opened learns from the content of a file how the layer's files are read.
@@ -41,7 +42,8 @@ type view struct {
 func (v *view) diff() bool { return v.tree == nil }
 
 // layerSlot returns the slot of a layer; its index is built if it was not. f.using is held.
-func (f *fsys) layerSlot(ctx context.Context, l store.Layer) (*layerSlot, error) {
+func (f *fsys) layerSlot(ctx context.Context, img store.Image, n int) (*layerSlot, error) {
+	l := img.Layers()[n]
 	if s, ok := f.layers.find(l.Key()); ok {
 		return f.layers.get(s), nil
 	}
@@ -53,16 +55,17 @@ func (f *fsys) layerSlot(ctx context.Context, l store.Layer) (*layerSlot, error)
 		return nil, errors.Join(overlay.ErrTooLarge, store.ErrTooLarge)
 	}
 	_, s, err := f.layers.intern(l.Key(), slotMask+1, func(slot uint64) *layerSlot {
-		return &layerSlot{slot: slot, l: l, index: ix}
+		return &layerSlot{slot: slot, l: l, index: ix, origin: originOf(img, n)}
 	})
 	return s, err
 }
 
-// newView makes the view of a stack of layers, or of one layer's diff, and returns its root.
-func (f *fsys) newView(ctx context.Context, layers []store.Layer, diff bool) (nodeID, error) {
+// newView makes the view of the layers of an image from one to another, merged
+// or, of a single one, as it is, and returns its root.
+func (f *fsys) newView(ctx context.Context, img store.Image, from, to int, diff bool) (nodeID, error) {
 	// The work is done before the lock is taken, so that it holds up nobody else's.
-	for _, l := range layers {
-		if _, err := l.Index(ctx); err != nil {
+	for n := from; n <= to; n++ {
+		if _, err := img.Layers()[n].Index(ctx); err != nil {
 			return 0, err
 		}
 	}
@@ -70,8 +73,8 @@ func (f *fsys) newView(ctx context.Context, layers []store.Layer, diff bool) (no
 	defer f.using.Unlock()
 	v := &view{}
 	var ix []overlay.Layer
-	for _, l := range layers {
-		s, err := f.layerSlot(ctx, l)
+	for n := from; n <= to; n++ {
+		s, err := f.layerSlot(ctx, img, n)
 		if err != nil {
 			return 0, err
 		}

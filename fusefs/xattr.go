@@ -32,6 +32,14 @@ func (f *fsys) xattrs(id nodeID, yield func(name string, value []byte) bool) fus
 func (f *fsys) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
 	var value []byte
 	found := false
+	if isOrigin(attr) {
+		if o := f.origin(nodeID(h.NodeId)); o != nil {
+			if v, ok := o.get(attr); ok {
+				return fill(dest, bytesOf(v))
+			}
+		}
+		return 0, fuse.ENOATTR
+	}
 	st := f.xattrs(nodeID(h.NodeId), func(name string, v []byte) bool {
 		if name != attr {
 			return true
@@ -44,7 +52,13 @@ func (f *fsys) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, d
 		return 0, st
 	case !found:
 		return 0, fuse.ENOATTR
-	case len(dest) < len(value):
+	}
+	return fill(dest, value)
+}
+
+// fill is how a value is given back.
+func fill(dest, value []byte) (uint32, fuse.Status) {
+	if len(dest) < len(value) {
 		return uint32(len(value)), fuse.ERANGE
 	}
 	return uint32(copy(dest, value)), fuse.OK
@@ -53,10 +67,7 @@ func (f *fsys) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, d
 // ListXAttr implements fuse.RawFileSystem. As on other file systems, only root is told of trusted.*.
 func (f *fsys) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	n, fits := 0, true
-	st := f.xattrs(nodeID(h.NodeId), func(name string, _ []byte) bool {
-		if h.Uid != 0 && strings.HasPrefix(name, "trusted.") {
-			return true
-		}
+	list := func(name string, _ []byte) bool {
 		if n+len(name)+1 <= len(dest) {
 			copy(dest[n:], name)
 			dest[n+len(name)] = 0
@@ -65,7 +76,20 @@ func (f *fsys) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) 
 		}
 		n += len(name) + 1
 		return true
+	}
+	st := f.xattrs(nodeID(h.NodeId), func(name string, _ []byte) bool {
+		if isOrigin(name) || h.Uid != 0 && strings.HasPrefix(name, "trusted.") {
+			return true
+		}
+		return list(name, nil)
 	})
+	if o := f.origin(nodeID(h.NodeId)); o != nil && f.o.ListOrigin {
+		for _, name := range []string{originLayer, originDiffID, originCreatedBy} {
+			if _, ok := o.get(name); ok {
+				list(name, nil)
+			}
+		}
+	}
 	if st == fuse.OK && !fits {
 		st = fuse.ERANGE
 	}

@@ -97,7 +97,7 @@ func (o mountOptions) args(a *app, dir string) ([]string, error) {
 	args = append(args, "mount", "--foreground", "--transport", o.transport)
 	for flag, set := range map[string]bool{
 		"--allow-other": o.allowOther, "--read-only": o.readOnly, "--suid": o.suid, "--dev": o.dev, "--debug": o.debug,
-		"--passthrough": o.passthrough,
+		"--passthrough": o.passthrough, "--list-origin": o.listOrigin,
 	} {
 		if set {
 			args = append(args, flag)

@@ -20,6 +20,7 @@ type mountOptions struct {
 	allowOther  bool
 	readOnly    bool
 	passthrough bool
+	listOrigin  bool
 	suid        bool
 	dev         bool
 	debug       bool
@@ -47,7 +48,7 @@ Requests go over io_uring where the kernel has that switched on for FUSE (Linux
 makes first looks two to four times as fast, and else over /dev/fuse. imagefs
 itself never switches it on.
 
-Options for -o: ro, passthrough, allow_other, suid, dev, transport=NAME, and those
+Options for -o: ro, passthrough, list_origin, allow_other, suid, dev, transport=NAME, and those
 of every file system that change nothing here. With mount(8) and in /etc/fstab the type is
 fuse.imagefs, the device a STORE, or none for those that are found; there -o also
 takes store=STORE for more of them, and with_suid and with_dev for --suid and --dev.
@@ -76,6 +77,7 @@ See also: imagefs help stores, imagefs help tree, imagefs help control.`,
 	f.BoolVar(&o.allowOther, "allow-other", false, "let other users look too; files' modes decide what they may read")
 	f.BoolVar(&o.readOnly, "read-only", false, "no ctl/, and images cannot be changed; the fastest way to read")
 	f.BoolVar(&o.passthrough, "passthrough", false, "with --read-only: large files at the kernel's own speed, small ones slower; without it that is so anyway")
+	f.BoolVar(&o.listOrigin, "list-origin", false, "list user.imagefs.layer, diffid and created_by of each file too, not only give them when asked")
 	f.BoolVar(&o.suid, "suid", false, "honour setuid bits and file capabilities (root)")
 	f.BoolVar(&o.dev, "dev", false, "honour device nodes (root)")
 	f.StringVar(&o.transport, "transport", string(fusefs.Auto), "what requests go over: `NAME` auto, dev (/dev/fuse) or io_uring")
@@ -101,6 +103,8 @@ func (o *mountOptions) apply() error {
 		switch {
 		case w == "ro":
 			o.readOnly = true
+		case w == "list_origin":
+			o.listOrigin = true
 		case w == "passthrough":
 			o.passthrough = true
 		case w == "allow_other":

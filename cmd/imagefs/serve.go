@@ -38,7 +38,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	}
 	defer st.Close()
 	opts := fusefs.Options{
-		Source: source(st), AllowOther: o.allowOther, ReadOnly: o.readOnly, Passthrough: o.passthrough,
+		Source: source(st), AllowOther: o.allowOther, ReadOnly: o.readOnly, Passthrough: o.passthrough, ListOrigin: o.listOrigin,
 		Suid: o.suid, Dev: o.dev, Debug: o.debug, Log: log,
 		Transport: fusefs.Transport(o.transport),
 	}
