@@ -3,6 +3,7 @@ package engines
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -58,8 +59,12 @@ func adopt(t *testing.T, s harness.Imagefs, archives map[string]string) {
 			refs = []string{"web:1", "web:2"}
 		}
 		d.Run(t, append([]string{"save", "-o", saved}, refs...)...)
-		if !bytes.Equal(sum(t, saved), sum(t, archive)) {
-			t.Errorf("docker save %v is not what it was loaded from", refs)
+		if got := sum(t, saved); !bytes.Equal(got, sum(t, archive)) {
+			if len(refs) == 1 {
+				t.Errorf("docker save %v is not what it was loaded from", refs)
+			}
+			// docker saves several images in an order that it makes up.
+			sameSave(t, s, fmt.Sprintf("%x", got), refs, backwards(refs))
 		}
 		again := harness.NewStore(t)
 		again.Run(t, "load", "-i", saved)
