@@ -103,6 +103,8 @@ const (
 	opOpen        = 14
 	opRead        = 15
 	opRelease     = 18
+	opGetxattr    = 22
+	opListxattr   = 23
 	opReaddir     = 28
 	opReaddirplus = 44
 )
@@ -113,7 +115,7 @@ func (f *fsys) quick(h *fuse.InHeader) bool {
 	switch h.Opcode {
 	case opLookup, opReaddir, opReaddirplus:
 		return kind == kindDir
-	case opGetattr:
+	case opGetattr, opGetxattr, opListxattr:
 		return kind == kindDir || kind == kindFile
 	case opReadlink, opRelease:
 		return kind == kindFile

@@ -20,13 +20,16 @@ import (
 
 // Many read while images are tagged, removed and loaded. The server is built
 // with the race detector, whose finding would fail its end.
-func TestConcurrent(t *testing.T) {
+func TestConcurrent(t *testing.T) { overBoth(t, testConcurrent) }
+
+func testConcurrent(t *testing.T, transport string) {
 	harness.Need(t, "root", "/dev/fuse")
 	s := box(t)
+	s.Transport = transport
 	archive := assembled(t)
 	s.Run(t, "load", "-i", archive)
 	m := s.Mount(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
 	each := func(what string, do func(n int) error) {

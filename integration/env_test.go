@@ -4,13 +4,21 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
+	"imagefs/fusefs/uring"
+	"imagefs/fusefs/uring/uringtest"
 	"imagefs/integration/harness"
 )
 
 func TestMain(m *testing.M) {
 	harness.Race = true
-	os.Exit(harness.Main(m))
+	code := harness.Main(m)
+	if err := uringtest.Release(); err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL: put back", uring.Setting, "-", err)
+		code = 1
+	}
+	os.Exit(code)
 }

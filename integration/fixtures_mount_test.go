@@ -230,9 +230,12 @@ func assembled(t *testing.T) string {
 }
 
 // TestAssembled does with an image of our own what TestFixtures does with foreign ones.
-func TestAssembled(t *testing.T) {
+func TestAssembled(t *testing.T) { overBoth(t, testAssembled) }
+
+func testAssembled(t *testing.T, transport string) {
 	harness.Need(t, "root", "/dev/fuse")
 	s := harness.NewStore(t)
+	s.Transport = transport
 	s.Run(t, "load", "-i", assembled(t))
 	checkStore(t, s)
 }

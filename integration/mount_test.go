@@ -105,9 +105,12 @@ func TestSuid(t *testing.T) {
 }
 
 // Only the mount's owner sees anything unless others are let in, and then with the permissions of the image.
-func TestAllowOther(t *testing.T) {
+func TestAllowOther(t *testing.T) { overBoth(t, testAllowOther) }
+
+func testAllowOther(t *testing.T, transport string) {
 	harness.Need(t, "root", "/dev/fuse")
 	s := box(t)
+	s.Transport = transport
 	m := s.Mount(t)
 	readable(t, filepath.Dir(m.Dir))
 	cat := func(m *harness.Mount, name string) (string, error) {
@@ -132,9 +135,13 @@ func TestAllowOther(t *testing.T) {
 	}
 }
 
-func TestOverlayOnTop(t *testing.T) {
+func TestOverlayOnTop(t *testing.T) { overBoth(t, testOverlayOnTop) }
+
+func testOverlayOnTop(t *testing.T, transport string) {
 	harness.Need(t, "root", "/dev/fuse")
-	m := box(t).Mount(t)
+	s := box(t)
+	s.Transport = transport
+	m := s.Mount(t)
 	lower, err := filepath.EvalSymlinks(m.Path("images/box/1/rootfs"))
 	if err != nil {
 		t.Fatal(err)
@@ -184,9 +191,12 @@ func stream(m *harness.Mount, r io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-func TestControlFiles(t *testing.T) {
+func TestControlFiles(t *testing.T) { overBoth(t, testControlFiles) }
+
+func testControlFiles(t *testing.T, transport string) {
 	harness.Need(t, "root", "/dev/fuse")
 	s := harness.NewStore(t)
+	s.Transport = transport
 	archive := boxArchive(t)
 	whole, err := os.ReadFile(archive)
 	if err != nil {
@@ -252,9 +262,12 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func TestChangesByOthersShow(t *testing.T) {
+func TestChangesByOthersShow(t *testing.T) { overBoth(t, testChangesByOthersShow) }
+
+func testChangesByOthersShow(t *testing.T, transport string) {
 	harness.Need(t, "root", "/dev/fuse")
 	s := box(t)
+	s.Transport = transport
 	m := s.Mount(t)
 	exists := func(p string) bool { _, err := os.Stat(m.Path(p)); return err == nil }
 	if exists("images/box/live") || exists("images/app") {
@@ -277,9 +290,12 @@ func TestChangesByOthersShow(t *testing.T) {
 }
 
 // A server that was killed leaves a dead mount point, which the next mount clears.
-func TestDeadMountPoint(t *testing.T) {
+func TestDeadMountPoint(t *testing.T) { overBoth(t, testDeadMountPoint) }
+
+func testDeadMountPoint(t *testing.T, transport string) {
 	harness.Need(t, "root", "/dev/fuse")
 	s := box(t)
+	s.Transport = transport
 	dir := t.TempDir()
 	s.MountAt(t, dir).Kill()
 	if _, err := os.ReadDir(dir); !errors.Is(err, unix.ENOTCONN) {

@@ -11,7 +11,9 @@ import (
 
 // An ordinary user has a store and a mount of their own, in which owners and
 // devices are what the archive says.
-func TestOrdinaryUser(t *testing.T) {
+func TestOrdinaryUser(t *testing.T) { overBoth(t, testOrdinaryUser) }
+
+func testOrdinaryUser(t *testing.T, transport string) {
 	harness.Need(t, "root", "/dev/fuse", "fusermount3", "find", "sha256sum")
 	if st, err := os.Stat("/dev/fuse"); err != nil || st.Mode().Perm()&0o006 != 0o006 {
 		harness.Missing(t, "a /dev/fuse that ordinary users may open")
@@ -27,7 +29,7 @@ func TestOrdinaryUser(t *testing.T) {
 	if err := os.Chown(home, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	users := harness.Imagefs{Store: filepath.Join(home, "store"), UID: nobody}
+	users := harness.Imagefs{Store: filepath.Join(home, "store"), UID: nobody, Transport: transport}
 	users.Run(t, "load", "-i", archive)
 	users.Run(t, "check")
 	m := users.Mount(t)

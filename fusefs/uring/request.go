@@ -17,6 +17,8 @@ const (
 	opOpen        = 14
 	opFuseRead    = 15
 	opWrite       = 16
+	opGetxattr    = 22
+	opListxattr   = 23
 	opInit        = 26
 	opReaddir     = 28
 	opInterrupt   = 36
@@ -156,6 +158,8 @@ func (q *queue) inPlace(e *entry) (done bool) {
 			n = len(b)
 			r.Done()
 		}
+	case opGetxattr, opListxattr:
+		n, st = q.xattr(e)
 	default:
 		return false
 	}
@@ -164,6 +168,29 @@ func (q *queue) inPlace(e *entry) (done bool) {
 	}
 	e.answer(s.in.Unique, st, n)
 	return true
+}
+
+// xattr answers GETXATTR and LISTXATTR: with bytes, or with how many there are if none are asked for.
+func (q *queue) xattr(e *entry) (int, fuse.Status) {
+	s := &q.scratch
+	in := (*fuse.GetXAttrIn)(unsafe.Pointer(s))
+	name := nameOf(e.p[:e.payload()])
+	dest := e.p[:min(int(in.Size), len(e.p))]
+	var n uint32
+	var st fuse.Status
+	if s.in.Opcode == opListxattr {
+		n, st = q.s.fs.ListXAttr(nil, &s.in, dest)
+	} else {
+		n, st = q.s.fs.GetXAttr(nil, &s.in, name, dest)
+	}
+	if in.Size > 0 {
+		return int(n), st
+	}
+	if st == fuse.ERANGE {
+		st = fuse.OK // that is how a file system tells
+	}
+	size := fuse.GetXAttrOut{Size: n}
+	return copy(e.p, bytesOf(&size)), st
 }
 
 // nameOf returns the name that a payload is.

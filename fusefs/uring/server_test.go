@@ -99,6 +99,24 @@ func (f *testFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse
 	return fuse.ReadResultData(buf[:copy(buf, "fast")]), fuse.OK
 }
 
+func give(dest []byte, value string) (uint32, fuse.Status) {
+	if len(dest) < len(value) {
+		return uint32(len(value)), fuse.ERANGE
+	}
+	return uint32(copy(dest, value)), fuse.OK
+}
+
+func (f *testFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	if name != "user.five" {
+		return 0, fuse.ENOATTR
+	}
+	return give(dest, "value")
+}
+
+func (f *testFS) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	return give(dest, "user.five\x00")
+}
+
 func (f *testFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	for i, b := range data {
 		if b != byte(i) {
@@ -346,4 +364,27 @@ func TestManyClients(t *testing.T) {
 		}
 	}
 	eventually(t, "an inode is forgotten", func() bool { return s.forgets.Load() > 0 })
+}
+
+// An attribute's size can be asked for, and its value with room for it or not.
+func TestXattr(t *testing.T) {
+	s := serve(t)
+	b := make([]byte, 100)
+	for _, c := range []struct {
+		size, want int
+		err        error
+	}{{0, 5, nil}, {4, 0, unix.ERANGE}, {5, 5, nil}, {100, 5, nil}} {
+		n, err := unix.Getxattr(s.path("fast"), "user.five", b[:c.size])
+		if max(n, 0) != c.want || !errors.Is(err, c.err) || c.size >= 5 && string(b[:n]) != "value" {
+			t.Errorf("room for %d: %d %q, %v", c.size, n, b[:max(n, 0)], err)
+		}
+	}
+	if _, err := unix.Getxattr(s.path("fast"), "user.none", b); !errors.Is(err, unix.ENODATA) {
+		t.Errorf("none: %v", err)
+	}
+	for size, want := range map[int]int{0: 10, 100: 10} {
+		if n, err := unix.Listxattr(s.path("fast"), b[:size]); n != want || err != nil || size > 0 && string(b[:n]) != "user.five\x00" {
+			t.Errorf("list with room for %d: %d %q, %v", size, n, b[:max(n, 0)], err)
+		}
+	}
 }

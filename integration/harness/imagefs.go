@@ -63,6 +63,8 @@ func Binary(t testing.TB) string {
 type Imagefs struct {
 	Store string
 	UID   int // run as this user; 0: as the test's own
+	// Transport of its mounts; "": what is best on this machine
+	Transport string
 }
 
 // NewStore returns the command on a store that is not there yet.
@@ -138,6 +140,9 @@ func (i Imagefs) MountAt(t testing.TB, dir string, flags ...string) *Mount {
 	Need(t, "/dev/fuse")
 	m := &Mount{Dir: dir, done: make(chan struct{})}
 	ready := listenReady(t)
+	if i.Transport != "" {
+		flags = append([]string{"--transport", i.Transport}, flags...)
+	}
 	c := i.Cmd(t, append(append([]string{"mount", "--foreground"}, flags...), m.Dir)...)
 	c.Env = append(c.Env, "NOTIFY_SOCKET="+ready.LocalAddr().String())
 	c.Stdout, c.Stderr = &m.log, &m.log
