@@ -6,11 +6,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"imagefs/fusefs/uring"
 )
 
 // A client that gets a signal is told so, and the request's cancel channel closes.
@@ -161,4 +164,48 @@ func TestEndInFullFlight(t *testing.T) {
 		}
 		s.wait(t)
 	}
+}
+
+// A queue that cannot go on ends the connection: nobody waits for ever.
+func TestFail(t *testing.T) {
+	s := serve(t)
+	all := s.readers(t, 10)
+	s.srv.Fail(errors.New("as it should"))
+	for _, c := range all {
+		if err := waitFor(t, c); err == nil {
+			t.Error("a client has read what was never answered")
+		}
+	}
+	s.wait(t)
+	if _, err := os.Stat(s.path("fast77")); !errors.Is(err, unix.ENOTCONN) {
+		t.Errorf("afterwards: %v, want ENOTCONN", err)
+	}
+}
+
+// Whatever CPU a client runs on, its queue is served, also by a thread of another CPU.
+func TestOfflineCPU(t *testing.T) {
+	uring.WithCPUs(t, 0)
+	s := serve(t)
+	for cpu := range runtime.NumCPU() {
+		done := make(chan error)
+		go func() {
+			runtime.LockOSThread() // for good: the thread has only that CPU
+			var set unix.CPUSet
+			set.Set(cpu)
+			err := unix.SchedSetaffinity(0, &set)
+			for n := 0; err == nil && n < 100; n++ {
+				_, err = read(s.path(fmt.Sprintf("fast%d", 100*cpu+n)))
+			}
+			done <- err
+		}()
+		if err := <-done; err != nil {
+			t.Errorf("on CPU %d: %v", cpu, err)
+		}
+	}
+	all := s.readers(t, 4*runtime.NumCPU())
+	abort(t, s.dir)
+	for _, c := range all {
+		_ = waitFor(t, c)
+	}
+	s.wait(t)
 }

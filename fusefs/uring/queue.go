@@ -91,13 +91,16 @@ type queue struct {
 	registered  chan error
 }
 
+// onlineCPUs is replaced in tests.
+var onlineCPUs = func() ([]int, error) { return cpus("online") }
+
 // makeQueues starts a thread with a ring for each CPU that is online.
 func (s *Server) makeQueues() error {
 	possible, err := cpus("possible")
 	if err != nil {
 		return err
 	}
-	online, err := cpus("online")
+	online, err := onlineCPUs()
 	if err != nil {
 		return err
 	}
@@ -343,10 +346,11 @@ func (q *queue) serve() error {
 	}
 }
 
-// givenUp tells whether the connection is down for so long that nothing more will come.
+// givenUp tells whether to end without the kernel: it has not ended the entries
+// for long, or it must be made to, by closing everything.
 func (q *queue) givenUp() bool {
 	down := q.s.down.Load()
-	return down != 0 && time.Since(time.Unix(0, down)) > lastCompletions
+	return q.s.failed.Load() || down != 0 && time.Since(time.Unix(0, down)) > lastCompletions
 }
 
 // commit prepares to hand an answer over, and to wait for the next request.

@@ -6,6 +6,7 @@ import (
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // The operations that are known here (linux/fuse.h).
@@ -27,8 +28,8 @@ const (
 )
 
 const (
-	// slowRequest is after how long a quick request was not quick: it waited for a
-	// disk. Those that may, too, then go to goroutines for slowFor, so that they
+	// slowRequest is after how long a quick request that slept was not quick: it
+	// waited for a disk. Those that may, too, then go to goroutines for slowFor, so that they
 	// wait beside each other.
 	slowRequest = 2 * time.Millisecond
 	slowFor     = 200 * time.Millisecond
@@ -53,21 +54,31 @@ func (q *queue) take(i int) error {
 	}
 	waits := h.Opcode == opFuseRead || h.Opcode == opOpen
 	var start time.Time
+	var slept int64
 	if waits {
 		if start = time.Now(); start.Before(q.slowUntil) {
 			q.hand(i)
 			return nil
 		}
+		slept = sleeps()
 	}
 	if q.s.opts.Debug || !q.inPlace(e) {
 		q.s.answer(e)
 	}
 	if waits {
-		if end := time.Now(); end.Sub(start) > slowRequest {
+		// A thread that was only kept from the CPU has not slept.
+		if end := time.Now(); end.Sub(start) > slowRequest && sleeps() > slept {
 			q.slowUntil = end.Add(slowFor)
 		}
 	}
 	return q.commit(i)
+}
+
+// sleeps is how often the calling thread has waited for something.
+func sleeps() int64 {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_THREAD, &u)
+	return u.Nvcsw
 }
 
 // hand lets a goroutine answer.

@@ -54,6 +54,7 @@ type Server struct {
 	threads sync.WaitGroup // of the queues
 	work    sync.WaitGroup // requests that goroutines answer
 	down    atomic.Int64   // since when the connection is no more, in Unix nanoseconds; 0: it is
+	failed  atomic.Bool    // the connection is to be ended from this side
 
 	active     active
 	interrupts interrupts
@@ -170,6 +171,7 @@ func (s *Server) Serve() {
 // fail ends the connection: a queue that is not served would let its callers wait for ever.
 func (s *Server) fail(err error) {
 	s.opts.Logger.Printf("FUSE over io_uring failed: %v", err)
+	s.failed.Store(true)
 	_ = s.dev.SetReadDeadline(time.Unix(1, 0))
 }
 
