@@ -46,7 +46,7 @@ const embedded = "imagefs"
 var kinds = []kind{
 	{
 		name:   "docker",
-		what:   "Docker's data root with the overlay2 driver, the embedded store included",
+		what:   "Docker's data root, the embedded store included; with the driver overlay2, older ones read-only",
 		places: []place{{embedded, "/var/lib/imagefs", "imagefs"}, {"docker", "/var/lib/docker", "docker"}},
 		is:     docker.Is,
 		open: func(path string, o openOptions) (store.Store, error) {
@@ -73,7 +73,7 @@ var kinds = []kind{
 	},
 	{
 		name: "archive",
-		what: "a docker-archive or OCI archive file, compressed or not, or an OCI layout directory; read-only",
+		what: "an archive of docker save or OCI, compressed or not, or an OCI layout directory; read-only",
 		is:   archive.Is,
 		open: func(path string, o openOptions) (store.Store, error) {
 			return archive.Open(path, archive.StoreOptions{Cache: o.cache, Lazy: o.lazy, Log: o.log})
