@@ -17,8 +17,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrTooLarge is returned by Read for a file over its limit.
-var ErrTooLarge = errors.New("file too large")
+// Errors of reading; test with errors.Is.
+var (
+	// ErrTooLarge: a file over its limit, or a directory of more than a million names.
+	ErrTooLarge = errors.New("too large")
+	// ErrNotRegular: something else where there should be a regular file.
+	ErrNotRegular = errors.New("not a regular file")
+)
+
+// maxNames bounds what List returns.
+const maxNames = 1 << 20
 
 const resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
 
@@ -55,24 +63,45 @@ func (r *Root) wrap(op, p string, err error) error {
 }
 
 func (r *Root) openat2(p string, flags int, mode uint32) (int, error) {
+	return openat2(r.Fd(), p, flags, mode)
+}
+
+func openat2(dir int, p string, flags int, mode uint32) (int, error) {
 	for {
-		fd, err := unix.Openat2(r.Fd(), p, &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: resolve})
+		fd, err := unix.Openat2(dir, p, &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: resolve})
 		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 			return fd, err
 		}
 	}
 }
 
-// OpenFile is os.OpenFile beneath the root. It does not wait for fifos.
+// OpenFile is os.OpenFile beneath the root for directories (with O_DIRECTORY)
+// and regular files. Nothing else is opened: ErrNotRegular.
 func (r *Root) OpenFile(p string, flags int, mode uint32) (*os.File, error) {
 	if flags&unix.O_CREAT != 0 {
 		Step()
 	}
-	fd, err := r.openat2(p, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, mode)
+	fd, err := r.open(p, flags, mode)
 	if err != nil {
 		return nil, r.wrap("open", p, err)
 	}
 	return os.NewFile(uintptr(fd), path.Join(r.name, p)), nil
+}
+
+func (r *Root) open(p string, flags int, mode uint32) (fd int, err error) {
+	const create = unix.O_CREAT | unix.O_EXCL
+	if flags&unix.O_DIRECTORY != 0 || flags&create == create {
+		return r.openat2(p, flags|unix.O_NOFOLLOW, mode)
+	}
+	for range 8 { // somebody may make or remove it at the same time
+		if fd, _, err = OpenRegular(r.Fd(), p, flags&^create); flags&unix.O_CREAT == 0 || !errors.Is(err, unix.ENOENT) {
+			return fd, err
+		}
+		if fd, err = r.openat2(p, flags|create|unix.O_NOFOLLOW, mode); !errors.Is(err, unix.EEXIST) {
+			return fd, err
+		}
+	}
+	return fd, err
 }
 
 // Dir opens a directory for listing and as the base of other calls.
@@ -100,9 +129,6 @@ func (r *Root) Read(p string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !st.Mode().IsRegular() {
-		return nil, r.wrap("read", p, errors.New("not a regular file"))
-	}
 	if st.Size() > limit {
 		return nil, r.wrap("read", p, fmt.Errorf("%w: %d bytes, limit %d", ErrTooLarge, st.Size(), limit))
 	}
@@ -113,14 +139,20 @@ func (r *Root) Read(p string, limit int64) ([]byte, error) {
 	return b, err
 }
 
-// List returns the names in a directory, sorted.
+// List returns the names in a directory, sorted; ErrTooLarge for more than a million.
 func (r *Root) List(p string) ([]string, error) {
 	f, err := r.Dir(p)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	names, err := f.Readdirnames(-1)
+	names, err := f.Readdirnames(maxNames + 1)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	if len(names) > maxNames {
+		return nil, r.wrap("list", p, ErrTooLarge)
+	}
 	slices.Sort(names)
 	return names, err
 }
@@ -230,66 +262,6 @@ func (r *Root) Remove(p string) error {
 		}
 		return err
 	})
-}
-
-// RemoveAll removes a tree and follows nothing in it; one that is not there is no error.
-func (r *Root) RemoveAll(p string) error {
-	fd, base, err := r.parent(p)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return r.wrap("remove", p, err)
-	}
-	defer unix.Close(fd)
-	return r.wrap("remove", p, removeAll(fd, base, 0))
-}
-
-func removeAll(dir int, base string, depth int) error {
-	Step()
-	err := unix.Unlinkat(dir, base, 0)
-	if err == nil || errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
-		return err
-	}
-	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.EACCES) {
-		// An ordinary user's own directory without permissions.
-		_ = unix.Fchmodat(dir, base, 0o700, 0)
-		fd, err = unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	}
-	if err != nil {
-		return err
-	}
-	f := os.NewFile(uintptr(fd), base)
-	defer f.Close()
-	if depth > 4096 {
-		return unix.ELOOP
-	}
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) == nil && st.Mode&0o700 != 0o700 {
-		_ = unix.Fchmod(fd, 0o700)
-	}
-	for {
-		names, err := f.Readdirnames(1024)
-		for _, n := range names {
-			if err := removeAll(fd, n, depth+1); err != nil {
-				return err
-			}
-		}
-		if len(names) == 0 {
-			if err != nil && err != io.EOF {
-				return err
-			}
-			break
-		}
-		if _, err := f.Seek(0, 0); err != nil {
-			return err
-		}
-	}
-	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
 }
 
 // Write replaces a file in one step that survives a crash: temporary name,

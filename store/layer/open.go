@@ -10,6 +10,7 @@ import (
 
 	"imagefs/overlay"
 	"imagefs/store"
+	"imagefs/store/beneath"
 )
 
 const resolveBeneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
@@ -63,6 +64,18 @@ func openIn(dir *os.File, path string, flags int) (fd int, err error) {
 	return fd, err
 }
 
+// openRegularIn is beneath.OpenRegular in such a directory.
+func openRegularIn(dir *os.File, path string) (fd int, st unix.Stat_t, err error) {
+	c, err := dir.SyscallConn()
+	if err != nil {
+		return -1, st, err
+	}
+	if cerr := c.Control(func(d uintptr) { fd, st, err = beneath.OpenRegular(int(d), path, unix.O_RDONLY) }); cerr != nil {
+		return -1, st, cerr
+	}
+	return fd, st, err
+}
+
 func openFileAt(dir *os.File, path string, size int64) (*file, error) {
 	fd, err := openSized(dir, path, size)
 	if err != nil {
@@ -96,21 +109,16 @@ func readFileAt(dir *os.File, path string, p []byte) error {
 
 // openSized opens a regular file of that size.
 func openSized(dir *os.File, path string, size int64) (int, error) {
-	fd, err := openIn(dir, path, unix.O_RDONLY|unix.O_NONBLOCK)
+	fd, st, err := openRegularIn(dir, path)
 	switch {
 	case errors.Is(err, os.ErrClosed), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ESTALE):
 		return -1, fmt.Errorf("%.300q is no longer in the layer: %w", path, store.ErrGone)
-	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
+	case errors.Is(err, beneath.ErrNotRegular), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV):
 		return -1, corrupt("%.300q is another file than the layer's (%v)", path, err)
 	case err != nil:
 		return -1, pathError("open", path, err)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
-		return -1, pathError("stat", path, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != size {
+	if st.Size != size {
 		unix.Close(fd)
 		return -1, corrupt("%.300q has %d bytes where the layer has %d", path, st.Size, size)
 	}

@@ -43,12 +43,45 @@ type splitReader struct {
 	s     *bufio.Scanner
 	files uint64 // file records so far
 	total int64  // bytes of the tar so far
+
+	lim                    splitLimits
+	text, records, payload int64 // so far
+}
+
+// splitLimits bound what is read of a tar-split, which compresses a thousand
+// times if it wants to.
+type splitLimits struct {
+	text    int64 // bytes, not compressed
+	records int64
+	payload int64 // bytes of segments
+}
+
+// defaultSplit has room for the headers of as many entries as a layer may have,
+// a kilobyte each.
+var defaultSplit = splitLimits{text: 8 << 30, records: 3 * DefaultEntries, payload: maxTarMap}
+
+// count takes one record of n bytes.
+func (r *splitReader) count(n int, e *splitEntry) error {
+	r.text += int64(n)
+	r.records++
+	if e.Type == splitSegment {
+		r.payload += int64(len(e.Payload))
+	}
+	switch {
+	case r.text > r.lim.text:
+		return errTooLarge("tar-split", r.lim.text)
+	case r.records > r.lim.records:
+		return fmt.Errorf("tar-split of more than %d records: %w", r.lim.records, store.ErrTooLarge)
+	case r.payload > r.lim.payload:
+		return errTooLarge("headers in a tar-split", r.lim.payload)
+	}
+	return nil
 }
 
 func newSplitReader(r io.Reader) *splitReader {
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 64<<10), maxSplitLine)
-	return &splitReader{s: s}
+	return &splitReader{s: s, lim: defaultSplit}
 }
 
 // next reads one record; io.EOF at the end.
@@ -64,6 +97,9 @@ func (r *splitReader) next(e *splitEntry) error {
 		return fmt.Errorf("tar-split: %w: %w", store.ErrCorrupt, err)
 	}
 	if err := parseSplit(r.s.Bytes(), e); err != nil {
+		return err
+	}
+	if err := r.count(len(r.s.Bytes()), e); err != nil {
 		return err
 	}
 	switch {

@@ -1,0 +1,52 @@
+package beneath
+
+import (
+	"errors"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// OpenRegular opens a regular file below a directory, through no symbolic link,
+// and returns what fstat(2) says of it. Nothing else is opened, not even for a
+// moment: the mere opening of a device can rewind a tape or start a watchdog,
+// that of a fifo lets its writer go on. So the file is looked at through a
+// descriptor that is only a place (O_PATH) and then opened by that, which
+// cannot be another by then. ErrNotRegular; other errors are errnos.
+func OpenRegular(dir int, p string, flags int) (fd int, st unix.Stat_t, err error) {
+	at, err := openat2(dir, p, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, st, err
+	}
+	defer unix.Close(at)
+	if err := unix.Fstat(at, &st); err != nil {
+		return -1, st, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, st, ErrNotRegular
+	}
+	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK
+	for {
+		fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(at), flags, 0)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if !errors.Is(err, unix.ENOENT) {
+		return fd, st, err
+	}
+	// There is no /proc. Whoever can put a device in the file's place at this
+	// moment is root, and needs no imagefs to open it.
+	if fd, err = openat2(dir, p, flags|unix.O_NOFOLLOW, 0); err != nil {
+		return -1, st, err
+	}
+	var now unix.Stat_t
+	if err = unix.Fstat(fd, &now); err == nil && (now.Dev != st.Dev || now.Ino != st.Ino) {
+		err = ErrNotRegular
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, st, err
+	}
+	return fd, now, nil
+}
