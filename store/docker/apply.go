@@ -195,8 +195,15 @@ func (s *Store) dropLayers(layers []recordLayer) error {
 		}
 	}
 	var left []error
+	used := map[string]bool{}
+	if len(layers) > 0 {
+		var err error
+		if used, err = s.cachesInUse(); err != nil {
+			return err
+		}
+	}
 	for _, l := range layers {
-		if err := s.dropContent(l); err != nil {
+		if err := s.dropContent(l, used[l.Cache]); err != nil {
 			left = append(left, err)
 		}
 		s.forget(l)
@@ -207,27 +214,42 @@ func (s *Store) dropLayers(layers []recordLayer) error {
 	return nil
 }
 
-func (s *Store) dropContent(l recordLayer) error {
+// dropContent removes what belongs to a layer whose record is gone. The
+// directory stays if others use it.
+func (s *Store) dropContent(l recordLayer, used bool) error {
+	key := l.Chain.Encoded() + "-" + l.Cache
+	own := []string{indexDir + "/" + key, spillDir + "/" + key, removing(l)}
+	if used {
+		s.log.Warn("a layer's directory stays: another layer or a container has the same", "layer", l.Chain, "cache-id", l.Cache)
+	} else {
+		if err := s.dropLink(l); err != nil {
+			return err
+		}
+		own = append([]string{overlay2.home + "/" + l.Cache}, own...)
+	}
+	for _, p := range own {
+		if err := s.root.RemoveAll(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropLink removes the short name of a layer's directory.
+func (s *Store) dropLink(l recordLayer) error {
 	link := l.Link
 	if link == "" {
 		if b, err := s.root.Read(overlay2.home+"/"+l.Cache+"/link", maxSmall); err == nil {
 			link = strings.TrimSpace(string(b))
 		}
 	}
-	if linkName().MatchString(link) {
-		if to, err := s.root.Readlink(overlay2.links + "/" + link); err == nil && to == "../"+l.Cache+"/diff" {
-			if err := s.root.Remove(overlay2.links + "/" + link); err != nil {
-				return err
-			}
-		}
+	if !linkName().MatchString(link) {
+		return nil
 	}
-	key := l.Chain.Encoded() + "-" + l.Cache
-	for _, p := range []string{overlay2.home + "/" + l.Cache, indexDir + "/" + key, spillDir + "/" + key, removing(l)} {
-		if err := s.root.RemoveAll(p); err != nil {
-			return err
-		}
+	if to, err := s.root.Readlink(overlay2.links + "/" + link); err != nil || to != "../"+l.Cache+"/diff" {
+		return nil
 	}
-	return nil
+	return s.root.Remove(overlay2.links + "/" + link)
 }
 
 // forget drops a removed layer's record; trees that still use its index keep it.

@@ -36,8 +36,7 @@ func (s *Store) Check(ctx context.Context, deep bool, found func(store.Problem))
 			return err
 		}
 	}
-	// Engines keep layers that belong to no image (build caches, containers); this program does not.
-	if s.root.IsDir(ownDir) && !s.root.IsDir("buildkit") && !s.root.IsDir("containers") {
+	if s.own() {
 		c.orphans()
 	}
 	return nil
@@ -196,16 +195,20 @@ func (c *checker) orphans() {
 	}
 	for _, n := range names {
 		if !isHex64(n) || !c.chains[digest.NewDigestFromEncoded(digest.SHA256, n)] {
-			c.say("layerdb/sha256/"+n, fmt.Errorf("belongs to no image: %w", store.ErrCorrupt))
+			what := "it"
 			if cache, err := c.s.root.Read(c.s.at.layers+"/"+n+"/cache-id", maxSmall); err == nil {
+				if !c.caches[string(cache)] && cacheID().Match(cache) {
+					what = "it and overlay2/" + string(cache)
+				}
 				c.caches[string(cache)] = true
 			}
+			c.say("layerdb/sha256/"+n, fmt.Errorf("belongs to no image; the removal of the last broken image removes it, or delete %s: %w", what, store.ErrCorrupt))
 		}
 	}
 	names, _ = c.s.root.List(c.s.at.home)
 	for _, n := range names {
 		if n != "l" && !c.caches[n] {
-			c.say("overlay2/"+n, fmt.Errorf("belongs to no layer: %w", store.ErrCorrupt))
+			c.say("overlay2/"+n, fmt.Errorf("belongs to no layer; it can be deleted: %w", store.ErrCorrupt))
 		}
 	}
 	names, _ = c.s.root.List(c.s.at.links)
@@ -226,7 +229,11 @@ func (c *checker) orphans() {
 	}
 	names, _ = c.s.root.List(journalDir)
 	for _, n := range names {
-		c.say(journalDir+"/"+n, fmt.Errorf("an interrupted change waits to be finished: %w", store.ErrCorrupt))
+		err := fmt.Errorf("an interrupted change waits to be finished by the next that writes: %w", store.ErrCorrupt)
+		if strings.HasSuffix(n, damaged) {
+			err = fmt.Errorf("the damaged record of an interrupted change; delete it when nothing else is reported: %w", store.ErrCorrupt)
+		}
+		c.say(journalDir+"/"+n, err)
 	}
 	c.stages()
 }

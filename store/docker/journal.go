@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"imagefs/store"
 	"imagefs/store/beneath"
@@ -128,23 +130,60 @@ func (s *Store) redoAll() error {
 			continue
 		}
 		file := journalDir + "/" + n
-		b, err := s.root.Read(file, 64<<20)
+		r, err := s.readRecord(file)
+		if isDamaged(err) {
+			if err := s.setAside(file, err); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
-			return classify(err)
-		}
-		var r record
-		if err := json.Unmarshal(b, &r); err != nil {
-			return fmt.Errorf("%s: %w: %w", file, store.ErrCorrupt, err)
-		}
-		if err := r.valid(); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
+			return err
 		}
 		s.log.Info("finishing what an interrupted process began", "op", r.Op)
 		if err := s.redo(file, r); err != nil {
-			return fmt.Errorf("finish interrupted %s: %w", r.Op, err)
+			return fmt.Errorf("finish the interrupted %s in %s (or delete that file, and see what check says): %w", r.Op, path.Join(s.path, file), err)
 		}
 	}
 	return nil
+}
+
+func (s *Store) readRecord(file string) (r record, err error) {
+	b, err := s.root.Read(file, 64<<20)
+	if err != nil {
+		return r, classify(err)
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("%s: %w: %w", file, store.ErrCorrupt, err)
+	}
+	if err := r.valid(); err != nil {
+		return r, fmt.Errorf("%s: %w", file, err)
+	}
+	return s.harmless(r)
+}
+
+// isDamaged tells whether an error says that something is no record of ours.
+func isDamaged(err error) bool {
+	for _, e := range []error{store.ErrCorrupt, store.ErrTooLarge, beneath.ErrNotRegular, unix.ELOOP} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// damaged ends the name of a record that was set aside.
+const damaged = ".damaged"
+
+// setAside keeps a record that nobody can read from being in the way. Every
+// change is made in such an order that no image is lost where it stops: what
+// is left of it belongs to no image, and check finds it.
+func (s *Store) setAside(file string, why error) error {
+	s.log.Warn("the record of an interrupted change is damaged and was set aside; check tells what the change left behind", "file", path.Join(s.path, file+damaged), "err", why)
+	if err := s.root.Rename(file, file+damaged); err != nil {
+		return err
+	}
+	return s.root.SyncDir(journalDir)
 }
 
 // redo finishes one record. A load that cannot be finished is taken back.

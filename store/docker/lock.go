@@ -127,19 +127,21 @@ func (s *Store) clearStages() {
 		return
 	}
 	for _, n := range names {
-		p := stageDir + "/" + n
-		f, err := s.root.OpenFile(p+"/lock", os.O_RDWR, 0)
-		if err == nil {
-			err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
-			defer f.Close()
-			if err != nil {
-				continue // it lives
-			}
-		}
-		if err := s.root.RemoveAll(p); err != nil {
-			s.log.Warn("cannot clear what an interrupted load left", "path", p, "err", err)
+		if err := s.clearStage(stageDir + "/" + n); err != nil {
+			s.log.Warn("cannot clear what an interrupted load left", "path", stageDir+"/"+n, "err", err)
 		}
 	}
+}
+
+// clearStage removes a stage directory unless its process lives.
+func (s *Store) clearStage(p string) error {
+	if f, err := s.root.OpenFile(p+"/lock", os.O_RDWR, 0); err == nil {
+		defer f.Close()
+		if flock(f, unix.LOCK_EX|unix.LOCK_NB) != nil {
+			return nil
+		}
+	}
+	return s.root.RemoveAll(p)
 }
 
 // clearTemps removes temporary files of writes that were cut off. The lock is held.

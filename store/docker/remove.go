@@ -64,6 +64,7 @@ type planner struct {
 	s          *Store
 	names      store.Names
 	images     map[digest.Digest][]digest.Digest // ID → chain IDs, bottom first
+	broken     map[digest.Digest]bool
 	parents    map[digest.Digest]digest.Digest
 	containers []container
 	rec        record
@@ -74,7 +75,7 @@ func (s *Store) planner(ctx context.Context) (*planner, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{s: s, names: r.names(nil), images: map[digest.Digest][]digest.Digest{}, parents: map[digest.Digest]digest.Digest{}, rec: record{Op: opRemove}}
+	p := &planner{s: s, names: r.names(nil), images: map[digest.Digest][]digest.Digest{}, broken: map[digest.Digest]bool{}, parents: map[digest.Digest]digest.Digest{}, rec: record{Op: opRemove}}
 	ids, err := s.IDs(ctx)
 	if err != nil {
 		return nil, err
@@ -82,18 +83,8 @@ func (s *Store) planner(ctx context.Context) (*planner, error) {
 	for _, id := range ids {
 		p.images[id] = nil
 		p.parents[id] = s.parentOf(id)
-		raw, err := s.config(id)
-		if err != nil {
-			continue // broken: it keeps no layers, and can be removed
-		}
-		cfg, err := store.ParseConfig(raw)
-		if err != nil {
-			continue
-		}
-		var chain digest.Digest
-		for _, d := range cfg.DiffIDs {
-			chain = store.NextChainID(chain, d)
-			p.images[id] = append(p.images[id], chain)
+		if p.images[id], err = s.chains(id); err != nil {
+			p.broken[id] = true // it keeps no layers, and can be removed
 		}
 	}
 	p.containers, err = s.containers()
@@ -288,26 +279,45 @@ func (p *planner) layers() {
 	done := map[digest.Digest]bool{}
 	for _, img := range p.rec.Images {
 		chains := p.images[img.ID]
-		for n := len(chains) - 1; n >= 0; n-- {
-			c := chains[n]
-			if needed[c] {
-				break
-			}
-			if done[c] {
-				continue
-			}
-			done[c] = true
-			cache, err := p.s.root.Read(overlay2.layers+"/"+c.Encoded()+"/cache-id", maxSmall)
-			if err != nil || !cacheID().Match(cache) || string(cache) == "l" {
-				continue // broken: nothing tells what belongs to it
-			}
-			l := recordLayer{Chain: c, Cache: string(cache)}
-			if b, err := p.s.root.Read(overlay2.home+"/"+l.Cache+"/link", maxSmall); err == nil && linkName().Match(b) {
-				l.Link = string(b)
-			}
-			p.rec.Layers = append(p.rec.Layers, l)
+		for n := len(chains) - 1; n >= 0 && !needed[chains[n]]; n-- {
+			p.layer(chains[n], done)
 		}
 	}
+	if p.sweeps() {
+		for _, c := range p.s.orphans(needed) {
+			p.layer(c, done)
+		}
+	}
+}
+
+// sweeps tells whether the layers that belong to no image go, too: with a
+// broken image, whose config does not tell them any more. They may be those of
+// another image that is broken, and could be mended; then they stay.
+func (p *planner) sweeps() bool {
+	gone := slices.ContainsFunc(p.rec.Images, func(r recordImage) bool { return p.broken[r.ID] })
+	for id := range p.broken {
+		if p.live(id) {
+			return false
+		}
+	}
+	return gone && p.s.own()
+}
+
+// layer adds a layer once.
+func (p *planner) layer(c digest.Digest, done map[digest.Digest]bool) {
+	if done[c] {
+		return
+	}
+	done[c] = true
+	cache, err := p.s.root.Read(overlay2.layers+"/"+c.Encoded()+"/cache-id", maxSmall)
+	if err != nil || !cacheID().Match(cache) || string(cache) == "l" {
+		return // broken: nothing tells what belongs to it
+	}
+	l := recordLayer{Chain: c, Cache: string(cache)}
+	if b, err := p.s.root.Read(overlay2.home+"/"+l.Cache+"/link", maxSmall); err == nil && linkName().Match(b) {
+		l.Link = string(b)
+	}
+	p.rec.Layers = append(p.rec.Layers, l)
 }
 
 // mounted returns the chains that containers stand on.

@@ -113,8 +113,8 @@ func Open(root string, o Options) (*Store, error) {
 	}
 	if !o.ReadOnly && s.writable() == nil {
 		if err := s.recover(); err != nil {
-			r.Close()
-			return nil, fmt.Errorf("recover store %s: %w", at.path, err)
+			// Everything can be read, and a write will say the same.
+			s.log.Warn("cannot finish what an interrupted process began", "store", at.path, "err", err)
 		}
 	}
 	return s, nil
