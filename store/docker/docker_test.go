@@ -348,10 +348,13 @@ func TestHostileJournal(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(s.path, journalDir, "1.json"), []byte(j), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.lock(ctx); err != nil && !errors.Is(err, store.ErrCorrupt) {
-			t.Errorf("%s: %v", j, err)
-		} else if err == nil {
-			t.Errorf("%s was accepted", j)
+		unlock, err := s.lock(ctx)
+		if err != nil {
+			t.Fatalf("%s: %v", j, err)
+		}
+		unlock()
+		if names, err := s.root.List(journalDir); err != nil || len(names) != 1 || names[0] != "1.json"+damaged {
+			t.Errorf("%s was accepted: %q %v", j, names, err)
 		}
 	}
 }
