@@ -56,7 +56,10 @@ func readable(t *testing.T, s *Store, id digest.Digest) {
 			t.Fatal(err)
 		}
 		for i := range overlay.Ino(ix.Inodes()) {
-			if ix.Stat(i).Mode&unix.S_IFMT != unix.S_IFREG || isWhiteout(ix, i) {
+			if ix.Stat(i).Mode&unix.S_IFMT != unix.S_IFREG {
+				continue
+			}
+			if w, ok := ix.(interface{ Whiteout(overlay.Ino) bool }); ok && w.Whiteout(i) {
 				continue
 			}
 			f, err := l.Open(ctx, i)
