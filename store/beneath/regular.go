@@ -3,6 +3,7 @@ package beneath
 import (
 	"errors"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,12 +28,12 @@ func OpenRegular(dir int, p string, flags int) (fd int, st unix.Stat_t, err erro
 	}
 	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK
 	for {
-		fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(at), flags, 0)
+		fd, err = unix.Openat(ownFiles(), strconv.Itoa(at), flags, 0)
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
-	if !errors.Is(err, unix.ENOENT) {
+	if !errors.Is(err, unix.EBADF) {
 		return fd, st, err
 	}
 	// There is no /proc. Whoever can put a device in the file's place at this
@@ -50,3 +51,13 @@ func OpenRegular(dir int, p string, flags int) (fd int, st unix.Stat_t, err erro
 	}
 	return fd, now, nil
 }
+
+// ownFiles is the directory of this process's descriptors, -1 if there is no
+// /proc. It stays open: a walk through /proc for each file would cost more than the file.
+var ownFiles = sync.OnceValue(func() int {
+	fd, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+})
