@@ -56,6 +56,7 @@ type fsys struct {
 	handles handles
 	readers readers
 	ahead   ahead
+	rare    rare
 
 	listings listings
 	notices  notices

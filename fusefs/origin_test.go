@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagefs/fusefs"
+	"imagefs/store/storetest"
 )
 
 func TestOriginOfFiles(t *testing.T) {
@@ -42,6 +43,30 @@ func TestOriginOfFiles(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// ls asks each file for a label and an ACL; where there are none it is told to stop.
+func TestRareAttributes(t *testing.T) {
+	s := newStore(t)
+	load(t, s, "", []string{"plain:1"}, layerTar(t, "f=1"))
+	acl := string([]byte{2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 5, 0, 255, 255, 255, 255, 32, 0, 5, 0, 255, 255, 255, 255})
+	labelled := storetest.Tar(storetest.Entry{Name: "g", Body: "1"}, storetest.Entry{Name: "h", Body: "1", Xattrs: map[string]string{"system.posix_acl_access": acl}})
+	load(t, s, "", []string{"acl:1"}, labelled)
+	dir := filepath.Join(mount(t, s, fusefs.Options{ReadOnly: true}), "images")
+	ask := func(path, name string) error {
+		_, err := unix.Lgetxattr(filepath.Join(dir, path), name, make([]byte, 100))
+		return err
+	}
+	for _, name := range []string{"security.selinux", "system.posix_acl_access"} {
+		wantErr(t, name+" where no file has it", ask("plain/1/rootfs/f", name), unix.EOPNOTSUPP)
+	}
+	wantErr(t, "another name", ask("plain/1/rootfs/f", "user.x"), unix.ENODATA)
+	if err := ask("acl/1/rootfs/h", "system.posix_acl_access"); err != nil {
+		t.Errorf("an ACL: %v", err)
+	}
+	wantErr(t, "no ACL beside one", ask("acl/1/rootfs/g", "system.posix_acl_access"), unix.ENODATA)
+	wantErr(t, "no ACL in another image", ask("plain/1/rootfs/f", "system.posix_acl_access"), unix.ENODATA)
+	wantErr(t, "no label", ask("acl/1/rootfs/h", "security.selinux"), unix.EOPNOTSUPP)
 }
 
 func xattr(t *testing.T, path, name string) string {

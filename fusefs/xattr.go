@@ -2,8 +2,13 @@ package fusefs
 
 import (
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"imagefs/overlay"
 )
 
 // xattrs calls yield with the extended attributes of what is of a layer.
@@ -50,6 +55,8 @@ func (f *fsys) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, d
 	switch {
 	case st != fuse.OK:
 		return 0, st
+	case !found && f.rare.without(f, attr):
+		return 0, fuse.Status(syscall.EOPNOTSUPP)
 	case !found:
 		return 0, fuse.ENOATTR
 	}
@@ -103,3 +110,63 @@ func (f *fsys) SetXAttr(<-chan struct{}, *fuse.SetXAttrIn, string, []byte) fuse.
 
 // RemoveXAttr implements fuse.RawFileSystem.
 func (f *fsys) RemoveXAttr(<-chan struct{}, *fuse.InHeader, string) fuse.Status { return fuse.EPERM }
+
+// rare knows which attributes that ls asks for, of each file, nothing here has.
+// Who is told that they are not supported asks once for a file system, and not
+// for every file; the kernel keeps no answer of these.
+type rare struct {
+	mu           sync.Mutex
+	looked       uint64 // layers that were looked through
+	labels, acls atomic.Bool
+}
+
+const (
+	labelName = "security.selinux"
+	aclPrefix = "system.posix_acl_"
+)
+
+// without tells whether nothing that was ever shown has an attribute.
+func (r *rare) without(f *fsys, attr string) bool {
+	acl := strings.HasPrefix(attr, aclPrefix)
+	if !acl && attr != labelName {
+		return false
+	}
+	if n := f.layers.size(); n > atomic.LoadUint64(&r.looked) {
+		r.look(f, n)
+	}
+	if acl {
+		return !r.acls.Load()
+	}
+	return !r.labels.Load()
+}
+
+// look looks through the layers up to slot n that are new.
+func (r *rare) look(f *fsys, n uint64) {
+	faults()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for ; r.looked < n; atomic.AddUint64(&r.looked, 1) {
+		l := f.layers.get(r.looked)
+		if l == nil {
+			continue
+		}
+		if _, whole := l.index.(*overlay.Index); !whole {
+			r.labels.Store(true) // what is read a directory at a time may have them further on
+			r.acls.Store(true)
+			continue
+		}
+		for i := range l.index.Inodes() {
+			if l.index.Stat(overlay.Ino(i)).Flags&overlay.FlagXattr == 0 {
+				continue
+			}
+			l.index.Xattrs(overlay.Ino(i), func(name string, _ []byte) bool {
+				if name == labelName {
+					r.labels.Store(true)
+				} else if strings.HasPrefix(name, aclPrefix) {
+					r.acls.Store(true)
+				}
+				return true
+			})
+		}
+	}
+}

@@ -52,6 +52,7 @@ nothing behind.`,
 }
 
 func runLoad(ctx context.Context, a *app, o loadOptions) (err error) {
+	limitMemory()
 	if o.input == "" && terminal(a.in) {
 		return usagef("load: standard input is a terminal; name an archive with -i, or send one through a pipe")
 	}

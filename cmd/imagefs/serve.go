@@ -26,6 +26,7 @@ const busyGrace = 3 * time.Second
 // serve mounts the store at dir and returns when it is unmounted again. If this
 // process was started by background, it tells when the tree is ready.
 func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
+	collectRarely()
 	ready := newReady()
 	log, closeLog, err := mountLog(a, o)
 	if err != nil {
@@ -55,6 +56,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	go func() { srv.Wait(); close(unmounted) }()
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	ready()
+	collectOften()
 	select {
 	case <-unmounted:
 		return nil
