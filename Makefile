@@ -9,6 +9,7 @@ BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 ERRCHECK    = github.com/kisielk/errcheck@v1.30.0
 
 SCRIPTS = integration/scripts
+LARGE   = ./store/archive ./store/blob/...
 UNIT    = ./cmd/... ./fusefs/... ./store/... ./overlay/...
 BENCHED = ./overlay ./store/layer ./fusefs
 
@@ -45,8 +46,9 @@ lint: setup-test ## the linters, at the versions pinned above
 	$(GO) run $(ERRCHECK) -ignoretests -exclude .errcheck $(UNIT)
 	shellcheck .ci/run $(SCRIPTS)/*.sh
 
-unit: ## unit tests, with the race detector
+unit: ## unit tests with the race detector, and all cases of those that are slow with it
 	$(GO) test -race $(UNIT)
+	$(GO) test $(LARGE)
 
 fuzz: ## each fuzz target for $(FUZZTIME)
 	@GO='$(GO)' $(SCRIPTS)/fuzz.sh $(FUZZTIME) $(UNIT)

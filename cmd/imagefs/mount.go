@@ -45,7 +45,7 @@ DIR must not be, contain, or lie in a store. An ordinary user needs fusermount3
 
 Requests go over io_uring where the kernel has that switched on for FUSE (Linux
 6.14; as root: echo 1 > ` + uring.Setting + `), which
-makes first looks two to four times as fast, and else over /dev/fuse. imagefs
+makes first looks faster, and else over /dev/fuse. imagefs
 itself never switches it on.
 
 Options for -o: ro, passthrough, list_origin, allow_other, suid, dev, transport=NAME, and those

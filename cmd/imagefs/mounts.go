@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -42,7 +43,14 @@ func ourMounts() ([]*mountinfo.Info, error) {
 // the server each time, where stat(2) can be answered from what the kernel remembers.
 func isDead(dir string) bool {
 	var st unix.Statfs_t
-	return errors.Is(unix.Statfs(dir, &st), unix.ENOTCONN)
+	for tries := 0; ; tries++ {
+		err := unix.Statfs(dir, &st)
+		// Over io_uring, that is what is told of what was under way when the server died.
+		if !errors.Is(err, unix.ECONNABORTED) || tries == 100 {
+			return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // resolve returns the absolute path of a directory with all links followed, as
@@ -56,7 +64,7 @@ func resolve(dir string) (string, error) {
 	if err == nil {
 		return real, nil
 	}
-	if !errors.Is(err, unix.ENOTCONN) {
+	if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) {
 		return "", err
 	}
 	parent, err := filepath.EvalSymlinks(filepath.Dir(abs))

@@ -191,8 +191,11 @@ func TestFixturesInPlace(t *testing.T) {
 	used := map[string]bool{}
 	check := func(f fixture, path string) {
 		t.Helper()
-		f.checkInPlace(t, path)
 		used[filepath.Base(path)] = true
+		if storetest.Race && len(used)%6 != 1 {
+			return
+		}
+		f.checkInPlace(t, path)
 		if strings.HasPrefix(filepath.Base(path), "ol-") {
 			f.checkInPlace(t, renamed(t, storetest.Extract(t, path), filepath.Base(path)))
 		}

@@ -16,6 +16,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+
+	"imagefs/store/storetest"
 )
 
 // tarOf makes a tar of files that compress more or less well.
@@ -172,6 +174,7 @@ func randomReads(t *testing.T, f io.ReaderAt, want []byte, n int) {
 
 // What is kept is used, and what was damaged of it is not.
 func TestKeptFiles(t *testing.T) {
+	storetest.NoRace(t)
 	raw := tarOf(t, 20<<20)
 	for _, name := range []string{"gzip 6", "zstd stream"} {
 		blob := packers[name](raw)
@@ -228,6 +231,7 @@ func flip(b []byte, at int) []byte {
 }
 
 func TestSpillsAreBounded(t *testing.T) {
+	storetest.NoRace(t)
 	dir := t.TempDir()
 	c := NewCache(Options{Dir: dir, Disk: 45 << 20})
 	defer c.Close()

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"imagefs/store/storetest"
 )
 
 // all decompresses everything, and takes the state at each piece.
@@ -112,6 +114,7 @@ func compressed(t testing.TB, b []byte, level int) []byte {
 }
 
 func TestLevels(t *testing.T) {
+	storetest.NoRace(t)
 	r := rand.New(rand.NewPCG(3, 4))
 	data := text(r, 700<<10)
 	for level := flate.HuffmanOnly; level <= 9; level++ {
@@ -145,6 +148,7 @@ func TestMembers(t *testing.T) {
 }
 
 func TestTruncatedAndDamaged(t *testing.T) {
+	storetest.NoRace(t)
 	r := rand.New(rand.NewPCG(7, 8))
 	for level := range 10 {
 		raw := compressed(t, text(r, 20000), level)
