@@ -58,7 +58,7 @@ func parseSplitFast(line []byte, e *splitEntry, payload []byte) bool {
 		payload = make([]byte, n)
 	}
 	n, err := base64.StdEncoding.Decode(payload[:cap(payload)], encoded)
-	if err != nil || bytes.IndexByte(encoded, '\r') >= 0 {
+	if err != nil || bytes.ContainsAny(encoded, "\r\n") { // which base64 reads over and JSON does not have
 		return false
 	}
 	*e = splitEntry{Type: int(kind), Name: string(name), Size: size, Payload: payload[:n]}
