@@ -150,6 +150,7 @@ func (b *bench) lacks(w row, view, why string) {
 	}
 	// In one line, and without the names of directories that are gone by then.
 	why = strings.ReplaceAll(strings.Join(strings.Fields(why), " "), b.base, "…")
+	why = strings.ReplaceAll(why, os.TempDir(), "$TMPDIR") // the results are kept in the repository
 	b.missing = append(b.missing, what+": "+strings.ToValidUTF8(why[:min(400, len(why))], ""))
 }
 

@@ -26,7 +26,7 @@ func inPlace(name string) func(r *run) {
 			}
 		}
 		p := &place{archive: archive, dir: r.dir(r.t)}
-		if !has(r.t, "stores", "docker-archive") {
+		if !has(r.t, "stores", "an archive of docker save") {
 			r.without("", "imagefs mount takes no archive")
 			return
 		}
