@@ -26,6 +26,8 @@ type app struct {
 	stdout io.Writer
 
 	stores []string  // of --store
+	memory size      // of --cache-memory
+	disk   size      // of --cache-size
 	caught os.Signal // the signal that ended the run, nil if none did
 }
 
@@ -141,6 +143,8 @@ Docker's own images, as they are:
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.PersistentFlags().StringArrayVar(&a.stores, "store", nil, "a `STORE`, [NAME=][KIND:]PATH, any number of times (default $IMAGEFS_STORE, else all that are found); see 'imagefs help stores'")
+	root.PersistentFlags().Var(&a.memory, "cache-memory", "of archives and blobs read in place, keep at most this much decompressed data in memory, a `SIZE` like 64m")
+	root.PersistentFlags().Var(&a.disk, "cache-size", "and at most this much in the cache directory, a `SIZE` like 4g; 0 for none")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %w; see '%s --help'", cmd.Name(), err, cmd.CommandPath())
 	})

@@ -94,6 +94,8 @@ func (o mountOptions) args(a *app, dir string) ([]string, error) {
 	for _, s := range specs {
 		args = append(args, "--store", s.String())
 	}
+	args = append(args, a.memory.flag("--cache-memory")...)
+	args = append(args, a.disk.flag("--cache-size")...)
 	args = append(args, "mount", "--foreground", "--transport", o.transport)
 	for flag, set := range map[string]bool{
 		"--allow-other": o.allowOther, "--read-only": o.readOnly, "--suid": o.suid, "--dev": o.dev, "--debug": o.debug,

@@ -13,6 +13,8 @@ import (
 // openOptions are what every kind of store can be told.
 type openOptions struct {
 	readOnly bool
+	memory   int64  // bytes of decompressed data kept in memory, 0: the kind's default
+	disk     int64  // bytes of it kept in cache, 0: the kind's default, less than 0: none
 	create   bool   // make an empty store where there is none
 	cache    string // directory for what is derived from stores that are not written
 	lazy     bool   // do not wait for what is derived; make it meanwhile
@@ -59,7 +61,7 @@ var kinds = []kind{
 		places: []place{{"docker", "/var/lib/docker", "docker"}, {"containerd", "/var/lib/containerd", "containerd"}},
 		is:     containerd.Is,
 		open: func(path string, o openOptions) (store.Store, error) {
-			return containerd.Open(path, containerd.Options{Cache: o.cache, Lazy: o.lazy, Log: o.log})
+			return containerd.Open(path, containerd.Options{Cache: o.cache, Memory: o.memory, Disk: o.disk, Lazy: o.lazy, Log: o.log})
 		},
 	},
 	{
@@ -76,7 +78,7 @@ var kinds = []kind{
 		what: "an archive of docker save or OCI, compressed or not, or an OCI layout directory; read-only",
 		is:   archive.Is,
 		open: func(path string, o openOptions) (store.Store, error) {
-			return archive.Open(path, archive.StoreOptions{Cache: o.cache, Lazy: o.lazy, Log: o.log})
+			return archive.Open(path, archive.StoreOptions{Cache: o.cache, Memory: o.memory, Disk: o.disk, Lazy: o.lazy, Log: o.log})
 		},
 	},
 }

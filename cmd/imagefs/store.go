@@ -52,6 +52,10 @@ func (a *app) openStore(o openOptions) (store.Store, error) {
 		o.log = newLog(a.err, slog.LevelWarn, false)
 	}
 	o.cache = cacheDir()
+	o.memory, o.disk = a.memory.n, a.disk.n
+	if o.memory < 0 {
+		o.memory = 1 // as good as nothing
+	}
 	specs, err := a.named()
 	switch {
 	case err != nil:

@@ -20,9 +20,11 @@ import (
 
 // Options of Open.
 type Options struct {
-	Cache string       // directory for what is derived from the store; "" keeps it in memory
-	Lazy  bool         // read layers that have no index as they are looked into, and index them later
-	Log   *slog.Logger // nil: silent
+	Cache string // directory for what is derived from the store; "" keeps it in memory
+	// Memory and Disk bound decompressed data, in bytes, as blob.Options has them.
+	Memory, Disk int64
+	Lazy         bool         // read layers that have no index as they are looked into, and index them later
+	Log          *slog.Logger // nil: silent
 }
 
 // The layout.
@@ -79,7 +81,7 @@ func Open(root string, o Options) (*Store, error) {
 		s.log.Info("a containerd is running on the store: its databases are read without their lock", "store", s.path)
 	}
 	s.set = &unpacked.Set{Path: s.path, Cache: o.Cache, Lazy: o.Lazy, Log: o.Log}
-	s.blobs = blob.NewCache(blob.Options{Dir: o.Cache, Background: o.Lazy, Log: o.Log})
+	s.blobs = blob.NewCache(blob.Options{Dir: o.Cache, Memory: o.Memory, Disk: o.Disk, Background: o.Lazy, Log: o.Log})
 	return s, nil
 }
 
