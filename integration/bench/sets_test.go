@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"imagefs/fusefs/uring"
+	"imagefs/fusefs/uring/uringtest"
 	"imagefs/integration/harness"
 )
 
@@ -194,9 +196,6 @@ func (b *bench) lackOnce(what string) {
 	}
 }
 
-// ringSetting lets FUSE connections use io_uring.
-const ringSetting = "/sys/module/fuse/parameters/enable_uring"
-
 // allowRing has the kernel allow FUSE over io_uring until the run ends, if
 // imagefs can use it.
 func allowRing(b *bench) {
@@ -204,15 +203,14 @@ func allowRing(b *bench) {
 		b.lackOnce("FUSE over io_uring: imagefs mount has no --transport")
 		return
 	}
-	was, err := os.ReadFile(ringSetting)
-	if err == nil && strings.TrimSpace(string(was)) != "Y" {
-		if err = os.WriteFile(ringSetting, []byte("Y"), 0); err == nil {
-			b.t.Cleanup(func() {
-				if err := os.WriteFile(ringSetting, was, 0); err != nil {
-					b.t.Error(err)
-				}
-			})
+	err := uringtest.SwitchOn()
+	b.t.Cleanup(func() {
+		if err := uringtest.Release(); err != nil {
+			b.t.Error(err)
 		}
+	})
+	if err == nil {
+		err = uring.Supported()
 	}
 	if err != nil {
 		b.lackOnce("FUSE over io_uring: " + err.Error())

@@ -41,7 +41,7 @@ func Main(m *testing.M) int {
 // in CI that is a failure.
 func Need(t testing.TB) {
 	t.Helper()
-	err := switchOn()
+	err := SwitchOn()
 	if err == nil {
 		err = uring.Supported()
 	}
@@ -54,8 +54,8 @@ func Need(t testing.TB) {
 	t.Skipf("needs FUSE over io_uring: %v", err)
 }
 
-// switchOn has the setting on until Release. Who may not change it finds it as it is.
-func switchOn() error {
+// SwitchOn has the setting on until Release. Who may not change it finds it as it is.
+func SwitchOn() error {
 	held.Lock()
 	defer held.Unlock()
 	if held.lock != nil || os.Geteuid() != 0 {
