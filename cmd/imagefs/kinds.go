@@ -67,10 +67,10 @@ var kinds = []kind{
 	{
 		name:   "podman",
 		what:   "podman's, buildah's and CRI-O's storage with the overlay or vfs driver, read-only",
-		places: []place{{"podman", "/var/lib/containers/storage", "containers/storage"}},
+		places: []place{{"podman", systemStorage, "containers/storage"}},
 		is:     containers.Is,
 		open: func(path string, o openOptions) (store.Store, error) {
-			return containers.Open(path, containers.Options{Cache: o.cache, Lazy: o.lazy, Log: o.log})
+			return containers.Open(path, containers.Options{Additional: additionalStores(path, o.log), Cache: o.cache, Lazy: o.lazy, Log: o.log})
 		},
 	},
 	{
