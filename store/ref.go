@@ -127,7 +127,7 @@ func Canonical(familiar string) (full string, ok bool) {
 // them special, and a tag.
 func plainRef(s string) (slash, ok bool) {
 	i := strings.IndexByte(s, ':')
-	if i <= 0 || i > 200 || i == 64 || !plainTag(s[i+1:]) {
+	if i <= 0 || i > 200 || i == 64 || !IsTag(s[i+1:]) {
 		return false, false
 	}
 	repo := s[:i]
@@ -152,7 +152,8 @@ func plainRef(s string) (slash, ok bool) {
 	return slash, alnum
 }
 
-func plainTag(s string) bool {
+// IsTag tells whether s fits the grammar of a tag.
+func IsTag(s string) bool {
 	if s == "" || len(s) > 128 || s[0] == '.' || s[0] == '-' {
 		return false
 	}

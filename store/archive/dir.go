@@ -1,10 +1,8 @@
 package archive
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -153,16 +151,3 @@ func (c *dirContent) legacy() ([]string, error) {
 }
 
 func (c *dirContent) lazy() bool { return true }
-
-// ctxReader stops reading when the context ends.
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r *ctxReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
-}

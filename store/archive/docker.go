@@ -44,13 +44,18 @@ func parseDockerManifest(b []byte, lim Limits) ([]dockerImage, error) {
 	return list, nil
 }
 
-// dockerImages plans the images of a manifest.json.
-func (l *load) dockerImages(c content) ([]*image, error) {
+// dockerList reads the manifest.json of an archive.
+func (l *load) dockerList(c content) ([]dockerImage, error) {
 	b, err := c.bytes(dockerManifest, l.lim.JSON)
 	if err != nil {
 		return nil, present(dockerManifest, err)
 	}
-	list, err := parseDockerManifest(b, l.lim)
+	return parseDockerManifest(b, l.lim)
+}
+
+// dockerImages plans the images of a manifest.json.
+func (l *load) dockerImages(c content) ([]*image, error) {
+	list, err := l.dockerList(c)
 	if err != nil {
 		return nil, err
 	}

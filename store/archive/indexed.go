@@ -147,7 +147,7 @@ func (l *load) unpackAt(name string, f io.ReaderAt, off, size int64) (*blob, err
 	}
 	if b.digest == "" && !errors.Is(b.err, store.ErrTooLarge) {
 		h := algorithmOf(name).Digester()
-		if _, err := io.Copy(h.Hash(), &ctxReader{l.ctx, io.NewSectionReader(f, off, size)}); err != nil {
+		if _, err := io.Copy(h.Hash(), store.Interruptible(l.ctx, io.NewSectionReader(f, off, size))); err != nil {
 			return nil, &inputError{err}
 		}
 		b.digest = h.Digest()

@@ -14,34 +14,11 @@ const maxValues = 1 << 18
 
 // decode reads a manifest or an index. Errors wrap store.ErrCorrupt or store.ErrTooLarge.
 func decode(what string, b []byte, v any) error {
-	if err := fewValues(b); err != nil {
+	if err := store.FewValues(b, maxValues); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("%s: %w: %w", what, store.ErrCorrupt, err)
-	}
-	return nil
-}
-
-// fewValues bounds the values in a text without decoding it. Depth is bounded by package json.
-func fewValues(b []byte) error {
-	n, quoted := 0, false
-	for i := 0; i < len(b); i++ {
-		switch b[i] {
-		case '\\':
-			if quoted {
-				i++
-			}
-		case '"':
-			quoted = !quoted
-		case ',', '{', '[':
-			if !quoted {
-				n++
-			}
-		}
-	}
-	if n > maxValues {
-		return fmt.Errorf("JSON of more than %d values: %w", maxValues, store.ErrTooLarge)
 	}
 	return nil
 }
@@ -51,7 +28,7 @@ func (l *load) config(c content, name string) ([]byte, store.Config, error) {
 	var cfg store.Config
 	b, err := c.bytes(name, store.MaxConfigSize)
 	if err == nil {
-		err = fewValues(b)
+		err = store.FewValues(b, maxValues)
 	}
 	if err == nil {
 		cfg, err = store.ParseConfig(b)

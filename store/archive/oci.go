@@ -140,8 +140,8 @@ func (l *load) blob(c content, d descriptor, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// ociImages plans the images of an OCI layout.
-func (l *load) ociImages(c content) ([]*image, error) {
+// ociManifests reads what the index.json of a layout lists.
+func (l *load) ociManifests(c content) ([]descriptor, error) {
 	if err := layoutVersion(c); err != nil {
 		return nil, err
 	}
@@ -156,8 +156,17 @@ func (l *load) ociImages(c content) ([]*image, error) {
 	if idx.Manifests == nil || len(*idx.Manifests) == 0 {
 		return nil, fmt.Errorf("index.json lists no images: %w", store.ErrCorrupt)
 	}
+	return *idx.Manifests, nil
+}
+
+// ociImages plans the images of an OCI layout.
+func (l *load) ociImages(c content) ([]*image, error) {
+	manifests, err := l.ociManifests(c)
+	if err != nil {
+		return nil, err
+	}
 	s := &selection{load: l, c: c, nodes: map[digest.Digest]*node{}}
-	picks, err := s.choose(*idx.Manifests)
+	picks, err := s.choose(manifests)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +238,7 @@ func (l *load) ociConfig(c content, d descriptor) ([]byte, store.Config, error) 
 	if err != nil {
 		return nil, store.Config{}, err
 	}
-	if err := fewValues(b); err != nil {
+	if err := store.FewValues(b, maxValues); err != nil {
 		return nil, store.Config{}, present(blobName(d.Digest), err)
 	}
 	cfg, err := store.ParseConfig(b)

@@ -151,7 +151,7 @@ func (hashOnly) Commit(context.Context, []store.NewImage) error {
 
 func (hashOnly) Unpack(ctx context.Context, tar io.Reader) (store.Staged, error) {
 	h := sha256.New()
-	if _, err := io.Copy(h, &ctxReader{ctx, tar}); err != nil {
+	if _, err := io.Copy(h, store.Interruptible(ctx, tar)); err != nil {
 		return nil, err
 	}
 	return hashed(digest.NewDigest(digest.SHA256, h)), nil

@@ -64,11 +64,7 @@ func (l *load) surveyImages(c content, n *snapshot) ([]*image, error) {
 
 // surveyDocker finds the images of a manifest.json.
 func (l *load) surveyDocker(c content, n *snapshot) ([]*image, error) {
-	b, err := c.bytes(dockerManifest, l.lim.JSON)
-	if err != nil {
-		return nil, present(dockerManifest, err)
-	}
-	list, err := parseDockerManifest(b, l.lim)
+	list, err := l.dockerList(c)
 	if err != nil {
 		return nil, err
 	}
@@ -127,22 +123,12 @@ func (l *load) distrust(img *image) {
 
 // surveyOCI finds the images of an index.json, in the order in which they stand there.
 func (l *load) surveyOCI(c content) ([]*image, error) {
-	if err := layoutVersion(c); err != nil {
-		return nil, err
-	}
-	b, err := c.bytes(ociIndex, l.lim.JSON)
-	if err != nil {
-		return nil, present(ociIndex, err)
-	}
-	idx, err := parseDocument(ociIndex, b)
+	manifests, err := l.ociManifests(c)
 	if err != nil {
 		return nil, err
-	}
-	if idx.Manifests == nil || len(*idx.Manifests) == 0 {
-		return nil, fmt.Errorf("index.json lists no images: %w", store.ErrCorrupt)
 	}
 	s := &selection{load: l, c: c, nodes: map[digest.Digest]*node{}}
-	groups, err := s.groups(*idx.Manifests)
+	groups, err := s.groups(manifests)
 	if err != nil {
 		return nil, err
 	}

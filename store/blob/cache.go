@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"runtime"
@@ -124,33 +123,12 @@ func (c *Cache) dir() *beneath.Root {
 	if c.opts.Dir == "" {
 		return nil
 	}
-	r, err := openDir(c.opts.Dir)
+	r, err := beneath.OpenPrivate(c.opts.Dir)
 	if err != nil {
 		c.log.Debug("no index cache", "err", err)
 		return nil
 	}
 	return r
-}
-
-// openDir opens the cache directory. It must be the caller's alone: whoever can
-// write what is in it decides what a mount shows.
-func openDir(path string) (*beneath.Root, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, err
-	}
-	r, err := beneath.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	st, err := r.Stat(".")
-	if err == nil && (int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0) {
-		err = fmt.Errorf("%s can be written by others: %w", path, fs.ErrPermission)
-	}
-	if err != nil {
-		r.Close()
-		return nil, err
-	}
-	return r, nil
 }
 
 // openKept opens a file of the cache, and notes that it was used.

@@ -51,7 +51,7 @@ func (h *hashedBlob) ReadAt(p []byte, off int64) (int, error) {
 
 // rest hashes what no decoder has read.
 func (h *hashedBlob) rest(ctx context.Context) error {
-	n, err := io.CopyBuffer(struct{ io.Writer }{h.sum}, &ctxReader{ctx, io.NewSectionReader(h.r, h.done, h.size-h.done)}, make([]byte, 256<<10))
+	n, err := io.CopyBuffer(struct{ io.Writer }{h.sum}, store.Interruptible(ctx, io.NewSectionReader(h.r, h.done, h.size-h.done)), make([]byte, 256<<10))
 	if err == nil && n != h.size-h.done {
 		err = fmt.Errorf("the file became shorter: %w", store.ErrGone)
 	}

@@ -188,7 +188,7 @@ func (l *Layer) blame(ctx context.Context, err error) error {
 // check hashes bytes and compares.
 func check(ctx context.Context, r io.ReaderAt, size int64, what string, want digest.Digest) error {
 	sum := want.Algorithm().Digester()
-	n, err := io.CopyBuffer(struct{ io.Writer }{sum.Hash()}, &ctxReader{ctx, io.NewSectionReader(r, 0, size)}, make([]byte, 256<<10))
+	n, err := io.CopyBuffer(struct{ io.Writer }{sum.Hash()}, store.Interruptible(ctx, io.NewSectionReader(r, 0, size)), make([]byte, 256<<10))
 	if err != nil {
 		return err
 	}
@@ -203,17 +203,4 @@ func check(ctx context.Context, r io.ReaderAt, size int64, what string, want dig
 
 func mismatch(what string, want, got digest.Digest) error {
 	return fmt.Errorf("%s: expected %s, found %s: %w", what, want, got, store.ErrCorrupt)
-}
-
-// ctxReader stops reading when the context ends.
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r *ctxReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }

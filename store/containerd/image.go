@@ -81,7 +81,7 @@ func (s *Store) config(m *manifest) ([]byte, store.Config, error) {
 	if err != nil {
 		return nil, store.Config{}, fmt.Errorf("config: %w", err)
 	}
-	if err = fewValues(raw); err == nil {
+	if err = store.FewValues(raw, maxValues); err == nil {
 		var c store.Config
 		if c, err = store.ParseConfig(raw); err == nil {
 			return raw, c, nil

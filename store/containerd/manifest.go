@@ -72,7 +72,7 @@ type document struct {
 
 // parseDocument reads an index or a manifest, and checks the digests in it.
 func parseDocument(b []byte) (*document, error) {
-	if err := fewValues(b); err != nil {
+	if err := store.FewValues(b, maxValues); err != nil {
 		return nil, err
 	}
 	var d document
@@ -104,29 +104,6 @@ func parseDocument(b []byte) (*document, error) {
 		}
 	}
 	return &d, nil
-}
-
-// fewValues bounds the values in a JSON text without decoding it. Depth is bounded by package json.
-func fewValues(b []byte) error {
-	n, quoted := 0, false
-	for i := 0; i < len(b); i++ {
-		switch b[i] {
-		case '\\':
-			if quoted {
-				i++
-			}
-		case '"':
-			quoted = !quoted
-		case ',', '{', '[':
-			if !quoted {
-				n++
-			}
-		}
-	}
-	if n > maxValues {
-		return fmt.Errorf("JSON of more than %d values: %w", maxValues, store.ErrTooLarge)
-	}
-	return nil
 }
 
 // isImage tells whether a manifest is an image's, and not some artifact's.

@@ -139,14 +139,14 @@ func (p *place) records(file string, parse func([]byte) error) error {
 func identify(rec *imageRecord, bad error) foundImage {
 	f := foundImage{imageRecord: rec, bad: bad}
 	own := digest.NewDigestFromEncoded(digest.SHA256, rec.ID)
-	hex := isHex64(rec.ID)
+	hex := store.IsHex64(rec.ID)
 	if hex && (slices.Contains(rec.Data, own.String()) || rec.Data == nil) {
 		f.id, f.config = own, own.String()
 		return f
 	}
 	var configs []string
 	for _, key := range rec.Data {
-		if isID(digest.Digest(key)) {
+		if store.IsID(digest.Digest(key)) {
 			configs = append(configs, key)
 		}
 	}
@@ -300,18 +300,4 @@ func isName(id string) bool {
 		}
 	}
 	return true
-}
-
-func isID(d digest.Digest) bool {
-	h, ok := strings.CutPrefix(string(d), "sha256:")
-	return ok && isHex64(h)
-}
-
-func isHex64(s string) bool {
-	for _, c := range []byte(s) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return len(s) == 64
 }

@@ -48,7 +48,7 @@ func (i *image) fail(err error) {
 
 // Image implements store.Store.
 func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error) {
-	if !isID(id) {
+	if !store.IsID(id) {
 		return nil, fmt.Errorf("image ID %.80q: %w", string(id), store.ErrInvalid)
 	}
 	return s.image(s.now(), id)

@@ -28,7 +28,7 @@ func (n namer) familiar(name string) (tag, ref string) {
 	if !ok {
 		t = "latest"
 	}
-	if repo = n.repo(repo); repo == "" || !isTag(t) {
+	if repo = n.repo(repo); repo == "" || !store.IsTag(t) {
 		return "", ""
 	}
 	return repo + ":" + t, ""
@@ -56,19 +56,4 @@ func cutTag(name string) (repo, tag string, ok bool) {
 		return name, "", false // that of a port
 	}
 	return name[:i], name[i+1:], true
-}
-
-// isTag is the grammar of a tag in a reference.
-func isTag(s string) bool {
-	if s == "" || len(s) > 128 || s[0] == '.' || s[0] == '-' {
-		return false
-	}
-	for _, c := range []byte(s) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '.', c == '-':
-		default:
-			return false
-		}
-	}
-	return true
 }

@@ -32,18 +32,7 @@ func (l *layerRec) Split() (io.ReadCloser, error) {
 	if l.broken != nil {
 		return nil, l.broken
 	}
-	f, err := l.place.root.OpenFile(l.split(), os.O_RDONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("layer %s has no tar-split: %w", l.chain, store.ErrUnsupported)
-	}
-	if err != nil {
-		return nil, err
-	}
-	z, err := unpacked.Gunzip(f)
-	if err != nil {
-		return nil, fmt.Errorf("layer %s: %w", l.chain, err)
-	}
-	return z, nil
+	return unpacked.OpenSplit(l.place.root, l.split(), l.chain)
 }
 
 // Lazy implements unpacked.Source.

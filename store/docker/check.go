@@ -194,7 +194,7 @@ func (c *checker) orphans() {
 		c.say("layerdb", err)
 	}
 	for _, n := range names {
-		if !isHex64(n) || !c.chains[digest.NewDigestFromEncoded(digest.SHA256, n)] {
+		if !store.IsHex64(n) || !c.chains[digest.NewDigestFromEncoded(digest.SHA256, n)] {
 			what := "it"
 			if cache, err := c.s.root.Read(c.s.at.layers+"/"+n+"/cache-id", maxSmall); err == nil {
 				if !c.caches[string(cache)] && cacheID().Match(cache) {

@@ -473,7 +473,7 @@ func FuzzRepositories(f *testing.F) {
 		}
 		n := r.names(nil)
 		for ref, id := range n.Tags {
-			if got, err := store.FamiliarTag(ref); err != nil || got != ref || !isID(id) {
+			if got, err := store.FamiliarTag(ref); err != nil || got != ref || !store.IsID(id) {
 				t.Fatalf("%q → %q", ref, id)
 			}
 		}

@@ -18,7 +18,7 @@ func (s *Store) FindLayer(ctx context.Context, diffIDs []digest.Digest) (store.L
 		return nil, fmt.Errorf("a layer of no diff IDs: %w", store.ErrInvalid)
 	}
 	for _, d := range diffIDs {
-		if !isID(d) {
+		if !store.IsID(d) {
 			return nil, fmt.Errorf("diff ID %.80q: %w", string(d), store.ErrInvalid)
 		}
 	}

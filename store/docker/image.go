@@ -38,7 +38,7 @@ func (i *image) Err() error            { return i.err }
 
 // Image implements store.Store.
 func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error) {
-	if !isID(id) {
+	if !store.IsID(id) {
 		return nil, fmt.Errorf("image ID %.80q: %w", string(id), store.ErrInvalid)
 	}
 	img := &image{root: s.path, at: &s.at, id: id}
@@ -109,7 +109,7 @@ func (s *Store) parentOf(id digest.Digest) digest.Digest {
 	if err != nil {
 		return ""
 	}
-	if p := digest.Digest(strings.TrimSpace(string(b))); isID(p) && p != id {
+	if p := digest.Digest(strings.TrimSpace(string(b))); store.IsID(p) && p != id {
 		return p
 	}
 	return ""

@@ -31,18 +31,7 @@ func (l *layerRec) Dir() (*os.File, error) {
 
 // Split implements unpacked.Source.
 func (l *layerRec) Split() (io.ReadCloser, error) {
-	f, err := l.s.root.OpenFile(l.s.at.layers+"/"+l.chain.Encoded()+"/tar-split.json.gz", os.O_RDONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("layer %s has no tar-split: %w", l.chain, store.ErrUnsupported)
-	}
-	if err != nil {
-		return nil, err
-	}
-	z, err := unpacked.Gunzip(f)
-	if err != nil {
-		return nil, fmt.Errorf("layer %s: %w", l.chain, err)
-	}
-	return z, nil
+	return unpacked.OpenSplit(l.s.root, l.s.at.layers+"/"+l.chain.Encoded()+"/tar-split.json.gz", l.chain)
 }
 
 // Kept implements unpacked.Keeper.
@@ -160,7 +149,7 @@ func (l *layerRec) below(ctx context.Context) (*overlay.Tree, error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		if len(layers) == store.MaxLayers || !isID(digest.Digest(diff)) || store.NextChainID(digest.Digest(parent), digest.Digest(diff)) != chain {
+		if len(layers) == store.MaxLayers || !store.IsID(digest.Digest(diff)) || store.NextChainID(digest.Digest(parent), digest.Digest(diff)) != chain {
 			return nil, fmt.Errorf("layer %s: %w", chain, store.ErrCorrupt)
 		}
 		x, err := l.s.layer(chain, digest.Digest(parent), digest.Digest(diff)).Index(ctx)

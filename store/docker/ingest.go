@@ -90,7 +90,7 @@ func (in *ingest) HasLayer(chain digest.Digest) bool { return in.s.hasLayer(chai
 func (s *Store) hasLayer(chain digest.Digest) bool {
 	d := overlay2.layers + "/" + chain.Encoded() + "/"
 	diff, err := s.root.Read(d+"diff", maxSmall)
-	if err != nil || !isID(digest.Digest(diff)) {
+	if err != nil || !store.IsID(digest.Digest(diff)) {
 		return false
 	}
 	var parent digest.Digest

@@ -72,7 +72,7 @@ func (s *Store) harmless(r record) (record, error) {
 	needed := map[digest.Digest]bool{}
 	for _, n := range names {
 		id := digest.NewDigestFromEncoded(digest.SHA256, n)
-		if !isHex64(n) || slices.ContainsFunc(r.Images, func(i recordImage) bool { return i.ID == id }) {
+		if !store.IsHex64(n) || slices.ContainsFunc(r.Images, func(i recordImage) bool { return i.ID == id }) {
 			continue
 		}
 		chains, _ := s.chains(id)
@@ -98,7 +98,7 @@ func (s *Store) orphans(needed map[digest.Digest]bool) []digest.Digest {
 	}
 	depth := map[digest.Digest]int{}
 	for _, n := range names {
-		if id := digest.NewDigestFromEncoded(digest.SHA256, n); isHex64(n) && !needed[id] {
+		if id := digest.NewDigestFromEncoded(digest.SHA256, n); store.IsHex64(n) && !needed[id] {
 			depth[id] = 0
 		}
 	}
@@ -106,7 +106,7 @@ func (s *Store) orphans(needed map[digest.Digest]bool) []digest.Digest {
 		n := 0
 		for c := id; n < store.MaxLayers; n++ {
 			b, err := s.root.Read(overlay2.layers+"/"+c.Encoded()+"/parent", maxSmall)
-			if c = digest.Digest(b); err != nil || !isID(c) {
+			if c = digest.Digest(b); err != nil || !store.IsID(c) {
 				break
 			}
 		}

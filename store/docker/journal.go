@@ -68,9 +68,9 @@ func (r record) valid() error {
 	}
 	for _, l := range r.Layers {
 		switch {
-		case !isID(l.Chain):
+		case !store.IsID(l.Chain):
 			return bad("chain ID", string(l.Chain))
-		case l.Parent != "" && !isID(l.Parent):
+		case l.Parent != "" && !store.IsID(l.Parent):
 			return bad("parent", string(l.Parent))
 		case !cacheID().MatchString(l.Cache) || l.Cache == "l":
 			return bad("cache ID", l.Cache)
@@ -82,12 +82,12 @@ func (r record) valid() error {
 		}
 	}
 	for _, i := range r.Images {
-		if !isID(i.ID) || i.Parent != "" && !isID(i.Parent) {
+		if !store.IsID(i.ID) || i.Parent != "" && !store.IsID(i.Parent) {
 			return bad("image ID", string(i.ID))
 		}
 	}
 	for ref, id := range r.Names {
-		if f, err := store.FamiliarTag(ref); err != nil || f != ref || !isID(id) {
+		if f, err := store.FamiliarTag(ref); err != nil || f != ref || !store.IsID(id) {
 			return bad("name", ref)
 		}
 	}

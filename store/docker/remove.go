@@ -98,7 +98,7 @@ func (s *Store) containers() ([]container, error) {
 	}
 	var out []container
 	for _, n := range names {
-		if !isHex64(n) {
+		if !store.IsHex64(n) {
 			continue
 		}
 		b, err := s.root.Read("containers/"+n+"/config.v2.json", 16<<20)
@@ -267,7 +267,7 @@ func (p *planner) layers() {
 	}
 	for _, c := range p.mounted() {
 		// A container's layer stands on a chain, which stands on others.
-		for n := 0; isID(c) && !needed[c] && n < store.MaxLayers; n++ {
+		for n := 0; store.IsID(c) && !needed[c] && n < store.MaxLayers; n++ {
 			needed[c] = true
 			b, err := p.s.root.Read(overlay2.layers+"/"+c.Encoded()+"/parent", maxSmall)
 			if err != nil {

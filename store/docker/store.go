@@ -280,7 +280,7 @@ func (r repositories) names(bad func(ref string)) store.Names {
 		for ref, id := range refs {
 			kind := refKind(repo, ref)
 			switch {
-			case !isID(id) || kind == 0:
+			case !store.IsID(id) || kind == 0:
 				if bad != nil {
 					bad(ref)
 				}
@@ -306,20 +306,6 @@ func refKind(repo, ref string) byte {
 	return rest[0]
 }
 
-func isID(d digest.Digest) bool {
-	h, ok := strings.CutPrefix(string(d), "sha256:")
-	return ok && isHex64(h)
-}
-
-func isHex64(s string) bool {
-	for _, c := range []byte(s) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return len(s) == 64
-}
-
 // Names implements store.Store.
 func (s *Store) Names(ctx context.Context) (store.Names, error) {
 	k, err := s.namesNow()
@@ -337,7 +323,7 @@ func (s *Store) IDs(ctx context.Context) ([]digest.Digest, error) {
 	}
 	seen := map[digest.Digest]bool{}
 	for _, n := range names {
-		if isHex64(n) {
+		if store.IsHex64(n) {
 			seen[digest.NewDigestFromEncoded(digest.SHA256, n)] = true
 		}
 	}

@@ -3,7 +3,6 @@ package unpacked
 import (
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,27 +11,6 @@ import (
 	"imagefs/store/beneath"
 	"imagefs/store/layer"
 )
-
-// openCache opens the cache directory. It must be the caller's alone: whoever
-// can write an index decides what a mount shows.
-func openCache(path string) (*beneath.Root, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, err
-	}
-	r, err := beneath.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	st, err := r.Stat(".")
-	if err == nil && (int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0) {
-		err = fmt.Errorf("%s can be written by others: %w", path, fs.ErrPermission)
-	}
-	if err != nil {
-		r.Close()
-		return nil, err
-	}
-	return r, nil
-}
 
 // keepIndex writes an index to the cache and maps it; nil if that fails.
 func keepIndex(cache *beneath.Root, name string, raw []byte) *layer.Mapped {

@@ -36,25 +36,13 @@ func (l *Layer) checkTar(ctx context.Context) error {
 	}
 	defer t.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, ctxReader{ctx, io.NewSectionReader(t, 0, t.Size())}); err != nil {
+	if _, err := io.Copy(h, store.Interruptible(ctx, io.NewSectionReader(t, 0, t.Size()))); err != nil {
 		return err
 	}
 	if got := digest.NewDigest(digest.SHA256, h); got != l.diff {
 		return fmt.Errorf("its content hashes to %s, its diff ID is %s: %w", got, l.diff, store.ErrCorrupt)
 	}
 	return nil
-}
-
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r ctxReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }
 
 // checkContent opens every file that the index has.

@@ -125,7 +125,7 @@ func (l *Layer) cacheFile(dir *os.File) (*beneath.Root, string) {
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
 		return nil, ""
 	}
-	root, err := openCache(l.set.Cache)
+	root, err := beneath.OpenPrivate(l.set.Cache)
 	if err != nil {
 		l.set.Log.Debug("no index cache", "err", err)
 		return nil, ""

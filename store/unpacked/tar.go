@@ -2,14 +2,18 @@ package unpacked
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
+	"github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/beneath"
 	"imagefs/store/layer"
 )
 
@@ -126,6 +130,23 @@ func TempFile() (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// OpenSplit opens the tar-split of a layer, which lies gzip-compressed in a file
+// of the store. store.ErrUnsupported if there is none.
+func OpenSplit(root *beneath.Root, path string, chain digest.Digest) (io.ReadCloser, error) {
+	f, err := root.OpenFile(path, os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("layer %s has no tar-split: %w", chain, store.ErrUnsupported)
+	}
+	if err != nil {
+		return nil, err
+	}
+	z, err := Gunzip(f)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", chain, err)
+	}
+	return z, nil
 }
 
 // Gunzip reads a gzip-compressed tar-split and closes it, also if it returns an
