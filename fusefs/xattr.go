@@ -116,7 +116,7 @@ func (f *fsys) RemoveXAttr(<-chan struct{}, *fuse.InHeader, string) fuse.Status 
 // for every file; the kernel keeps no answer of these.
 type rare struct {
 	mu           sync.Mutex
-	looked       uint64 // layers that were looked through
+	looked       atomic.Uint64 // layers that were looked through; mu is held to change it
 	labels, acls atomic.Bool
 }
 
@@ -131,7 +131,7 @@ func (r *rare) without(f *fsys, attr string) bool {
 	if !acl && attr != labelName {
 		return false
 	}
-	if n := f.layers.size(); n > atomic.LoadUint64(&r.looked) {
+	if n := f.layers.size(); n > r.looked.Load() {
 		r.look(f, n)
 	}
 	if acl {
@@ -145,8 +145,8 @@ func (r *rare) look(f *fsys, n uint64) {
 	faults()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for ; r.looked < n; atomic.AddUint64(&r.looked, 1) {
-		l := f.layers.get(r.looked)
+	for ; r.looked.Load() < n; r.looked.Add(1) {
+		l := f.layers.get(r.looked.Load())
 		if l == nil {
 			continue
 		}

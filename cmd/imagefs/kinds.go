@@ -70,7 +70,11 @@ var kinds = []kind{
 		places: []place{{"podman", systemStorage, "containers/storage"}},
 		is:     containers.Is,
 		open: func(path string, o openOptions) (store.Store, error) {
-			return containers.Open(path, containers.Options{Additional: additionalStores(path, o.log), Cache: o.cache, Lazy: o.lazy, Log: o.log})
+			var more []string
+			if containers.Is(path) { // else this is only a try, and podman's configuration is nobody's business
+				more = additionalStores(path, o.log)
+			}
+			return containers.Open(path, containers.Options{Additional: more, Cache: o.cache, Lazy: o.lazy, Log: o.log})
 		},
 	},
 	{

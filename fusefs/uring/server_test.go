@@ -140,10 +140,7 @@ type served struct {
 // serve mounts a testFS for a test, at whose end nothing may be left of it.
 func serve(t *testing.T) *served {
 	t.Helper()
-	uringtest.Need(t)
-	if os.Geteuid() != 0 {
-		t.Skip("mounts as root")
-	}
+	uringtest.NeedRoot(t)
 	before := runtime.NumGoroutine()
 	s := &served{testFS: newTestFS(), dir: t.TempDir(), ended: make(chan struct{})}
 	o := &fuse.MountOptions{FsName: "test", Name: "uringtest", DirectMountStrict: true, DirectMountFlags: unix.MS_NOSUID | unix.MS_NODEV, MaxWrite: 1 << 20,

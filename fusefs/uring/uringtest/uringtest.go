@@ -45,13 +45,27 @@ func Need(t testing.TB) {
 	if err == nil {
 		err = uring.Supported()
 	}
-	if err == nil {
-		return
+	if err != nil {
+		missing(t, "FUSE over io_uring: "+err.Error())
 	}
+}
+
+// NeedRoot is Need for a test that mounts by itself, without fusermount.
+func NeedRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		missing(t, "root, to mount")
+	}
+	Need(t)
+}
+
+// missing ends a test that cannot run here, which CI takes for a failure.
+func missing(t testing.TB, what string) {
+	t.Helper()
 	if os.Getenv("CI") != "" {
-		t.Fatalf("needs FUSE over io_uring: %v", err)
+		t.Fatalf("needs %s", what)
 	}
-	t.Skipf("needs FUSE over io_uring: %v", err)
+	t.Skipf("needs %s", what)
 }
 
 // SwitchOn has the setting on until Release. Who may not change it finds it as it is.
