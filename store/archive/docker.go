@@ -8,6 +8,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/platform"
 )
 
 const dockerManifest = "manifest.json"
@@ -60,14 +61,14 @@ func (l *load) dockerImages(c content) ([]*image, error) {
 		return nil, err
 	}
 	var images []*image
-	var others []platform
+	var others []platform.Platform
 	for _, d := range list {
 		img, err := l.dockerImage(c, d)
 		if err != nil {
 			return nil, err
 		}
-		p := platformOf(img.cfg.OS, img.cfg.Architecture, img.cfg.Variant)
-		if _, ok := l.want.rank(p); l.explicit && !ok {
+		p := platform.Of(img.cfg.OS, img.cfg.Architecture, img.cfg.Variant)
+		if _, ok := l.want.Rank(p); l.explicit && !ok {
 			others = append(others, p)
 			continue
 		}
@@ -86,7 +87,7 @@ func (l *load) dockerImages(c content) ([]*image, error) {
 }
 
 // noneFor is the error for an archive with images for other platforms only.
-func (l *load) noneFor(have []platform) error {
+func (l *load) noneFor(have []platform.Platform) error {
 	var names []string
 	for _, p := range have {
 		if s := fmt.Sprintf("%.60s", printable(p.String())); !slices.Contains(names, s) {

@@ -11,6 +11,7 @@ import (
 
 	"imagefs/store"
 	"imagefs/store/docker"
+	"imagefs/store/platform"
 	"imagefs/store/storetest"
 )
 
@@ -25,7 +26,7 @@ type fixture struct {
 func gives(images ...string) fixture       { return fixture{images: images} }
 func fails(err error, says string) fixture { return fixture{err: err, says: says} }
 
-func init() { hostArch = "amd64" } // fixtures have images for several
+func init() { host = platform.Of("linux", "amd64", "") } // fixtures have images for several
 
 var fixtures = map[string]fixture{
 	"da-docker113-3images-symlinks.tar":   gives("4d955704d3bf me/test_image_tar:1.0", "c1edec6e1f0a she/image_from_scratch:1.0", "12372b2d7bc1 you/secondimage:1.2"),

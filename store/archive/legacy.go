@@ -12,6 +12,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/platform"
 )
 
 // Docker before 1.10 had no image configs. docker load makes them, from the
@@ -142,7 +143,7 @@ func (l *load) legacyImages(c content, ids []string) ([]*image, error) {
 		l.meter.total(total)
 	}
 	var images []*image
-	var others []platform
+	var others []platform.Platform
 	for _, id := range ids {
 		if parent[id] && len(names[id]) == 0 {
 			continue
@@ -151,8 +152,8 @@ func (l *load) legacyImages(c content, ids []string) ([]*image, error) {
 			return nil, fmt.Errorf("more than %d images in one archive: %w", l.lim.Images, store.ErrTooLarge)
 		}
 		v1 := &steps[id].v1
-		p := platformOf(v1.OS, v1.Architecture, v1.Variant)
-		if _, ok := l.want.rank(p); l.explicit && !ok {
+		p := platform.Of(v1.OS, v1.Architecture, v1.Variant)
+		if _, ok := l.want.Rank(p); l.explicit && !ok {
 			others = append(others, p)
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/platform"
 )
 
 // content is what an archive has, by cleaned name, links followed.
@@ -37,7 +38,7 @@ type load struct {
 	dst      store.Ingester
 	log      *slog.Logger
 	lim      Limits
-	want     platform
+	want     platform.Platform
 	explicit bool // the user chose the platform
 	survey   bool // broken images are wanted too, with what is wrong with them
 	meter    *meter
@@ -79,10 +80,13 @@ func (i *image) String() string {
 	return string(i.id)
 }
 
+// host is this machine's platform, but in tests.
+var host = platform.Host()
+
 // run loads what open reads.
 func (l *Loader) run(ctx context.Context, open func(*load) (content, error)) (_ []store.Loaded, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	ld := &load{ctx: ctx, dst: l.dst, log: l.opts.Log, lim: l.opts.Limits, meter: newMeter(l.opts.Progress)}
+	ld := &load{ctx: ctx, dst: l.dst, log: l.opts.Log, lim: l.opts.Limits, meter: newMeter(l.opts.Progress), want: host}
 	defer func() {
 		cancel()
 		for _, f := range slices.Backward(ld.cleanup) {
@@ -93,10 +97,11 @@ func (l *Loader) run(ctx context.Context, open func(*load) (content, error)) (_ 
 		}
 		ld.meter.stop()
 	}()
-	if ld.want, err = parsePlatform(l.opts.Platform); err != nil {
-		return nil, err
+	if ld.explicit = l.opts.Platform != ""; ld.explicit {
+		if ld.want, err = platform.Parse(l.opts.Platform); err != nil {
+			return nil, err
+		}
 	}
-	ld.explicit = l.opts.Platform != ""
 	out, err := ld.all(open)
 	if err != nil {
 		return nil, ld.final(err)

@@ -9,6 +9,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/platform"
 )
 
 const (
@@ -46,11 +47,11 @@ func (d *descriptor) elsewhere() string {
 	return ""
 }
 
-func (d *descriptor) platform() platform {
+func (d *descriptor) platform() platform.Platform {
 	if d.Platform == nil {
-		return platform{}
+		return platform.Platform{}
 	}
-	return platformOf(d.Platform.OS, d.Platform.Architecture, d.Platform.Variant)
+	return platform.Of(d.Platform.OS, d.Platform.Architecture, d.Platform.Variant)
 }
 
 // document is what an index or a manifest can hold, of OCI or of Docker.

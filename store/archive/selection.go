@@ -9,6 +9,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/platform"
 )
 
 // maxSteps bounds the descriptors that are looked at in an archive.
@@ -33,13 +34,13 @@ type node struct {
 	missing  bool  // it, or its config, is not in the archive
 	err      error // of a survey: it cannot be read
 	artifact string
-	platform platform // by its config
+	platform platform.Platform // by its config
 }
 
 // candidate is an image that can be chosen.
 type candidate struct {
 	desc     descriptor
-	platform platform
+	platform platform.Platform
 	missing  bool
 	err      error
 }
@@ -98,10 +99,10 @@ func (s *selection) choose(top []descriptor) ([]*pick, error) {
 
 // nothing is the error for an index of which nothing can be loaded.
 func (s *selection) nothing(skipped []*group) error {
-	var have []platform
+	var have []platform.Platform
 	for _, g := range skipped {
 		for _, c := range g.of {
-			if _, ok := s.want.rank(c.platform); ok && c.missing {
+			if _, ok := s.want.Rank(c.platform); ok && c.missing {
 				return fmt.Errorf("manifest %s for %s or its config is %w: %w", c.desc.Digest, c.platform, errMissing, store.ErrCorrupt)
 			}
 			have = append(have, c.platform)
@@ -155,7 +156,7 @@ func (s *selection) flatten(d descriptor, n *node, g *group, seen map[digest.Dig
 		return nil
 	case !n.index:
 		c := candidate{desc: d, platform: d.platform(), missing: n.missing, err: n.err}
-		if c.platform == (platform{}) {
+		if c.platform == (platform.Platform{}) {
 			c.platform = n.platform
 		}
 		g.of = append(g.of, c)
@@ -176,7 +177,7 @@ func (s *selection) flatten(d descriptor, n *node, g *group, seen map[digest.Dig
 }
 
 // pick chooses from a group: what fits best, or the only image there is.
-func (g *group) pick(want platform, explicit bool) []candidate {
+func (g *group) pick(want platform.Platform, explicit bool) []candidate {
 	var best, real []candidate
 	bestRank := 0
 	for _, c := range g.of {
@@ -184,7 +185,7 @@ func (g *group) pick(want platform, explicit bool) []candidate {
 			continue
 		}
 		real = append(real, c)
-		r, ok := want.rank(c.platform)
+		r, ok := want.Rank(c.platform)
 		if !ok || len(best) > 0 && r > bestRank {
 			continue
 		}
@@ -210,7 +211,7 @@ func (s *selection) look(d descriptor) (*node, error) {
 	if t := d.Annotations[annotationReferrer]; t != "" {
 		return &node{artifact: "attestation"}, nil
 	}
-	if p := d.platform(); p.os == "unknown" && p.arch == "unknown" {
+	if p := d.platform(); p.OS == "unknown" && p.Arch == "unknown" {
 		return &node{artifact: "attestation"}, nil
 	}
 	if n := s.nodes[d.Digest]; n != nil {
@@ -265,5 +266,5 @@ func (s *selection) read(d descriptor) (*node, error) {
 		}
 		return &node{artifact: kind}, nil
 	}
-	return &node{platform: platformOf(cfg.OS, cfg.Architecture, cfg.Variant)}, nil
+	return &node{platform: platform.Of(cfg.OS, cfg.Architecture, cfg.Variant)}, nil
 }

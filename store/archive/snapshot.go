@@ -129,11 +129,7 @@ type place struct {
 func (s *Store) read(ctx context.Context, id identity) (*snapshot, error) {
 	n := &snapshot{id: id, images: map[digest.Digest]*found{}, layers: map[string]*blobs.Layer{},
 		names: store.Names{Tags: map[string]digest.Digest{}, Digests: map[string]digest.Digest{}}}
-	ld := &load{ctx: ctx, dst: hashOnly{}, in: hashOnly{}, log: s.log, lim: s.opts.Limits, survey: true}
-	var err error
-	if ld.want, err = parsePlatform(""); err != nil {
-		return nil, err
-	}
+	ld := &load{ctx: ctx, dst: hashOnly{}, in: hashOnly{}, log: s.log, lim: s.opts.Limits, survey: true, want: host}
 	c, err := s.places(ld, n)
 	if err == nil {
 		var images []*image

@@ -1,17 +1,19 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
-	"strings"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/platform"
 )
 
 // catalog is what the store has in one state of its database. Immutable.
@@ -36,7 +38,7 @@ type manifest struct {
 	id       digest.Digest // of its image
 	config   descriptor
 	layers   []descriptor
-	platform *platform // as an index says, nil if none does
+	platform *runsOn // as an index says, nil if none does
 }
 
 // standIn is the ID of an image whose config cannot be read: the digest that
@@ -252,11 +254,11 @@ func (b *builder) choose(all []*manifest) *manifest {
 	for n, m := range all {
 		rank[m] = unfit
 		if m.platform != nil || n < maxTries {
-			rank[m] = b.platform(m).rank(host)
+			rank[m] = b.rank(m)
 		}
 	}
 	all = slices.Clone(all)
-	slices.SortStableFunc(all, func(x, y *manifest) int { return rank[x] - rank[y] })
+	slices.SortStableFunc(all, func(x, y *manifest) int { return cmp.Compare(rank[x], rank[y]) })
 	return b.s.firstWhole(all, b.c.spaces)
 }
 
@@ -272,16 +274,25 @@ func (s *Store) firstWhole(all []*manifest, spaces []string) *manifest {
 	return all[0]
 }
 
-// platform is what a manifest's image runs on, as the index or else the config says.
-func (b *builder) platform(m *manifest) platform {
+// host is this machine's platform, but in tests.
+var host = platform.Host()
+
+// unfit is the rank of an image for another machine.
+const unfit = math.MaxInt
+
+// rank tells how well a manifest's image fits this machine, as the index or
+// else the config says: 0 exactly.
+func (b *builder) rank(m *manifest) int {
+	var p platform.Platform
 	if m.platform != nil {
-		return *m.platform
+		p = m.platform.platform()
+	} else if _, c, err := b.s.config(m); err == nil {
+		p = platform.Of(c.OS, c.Architecture, c.Variant)
 	}
-	_, c, err := b.s.config(m)
-	if err != nil {
-		return platform{}
+	if r, fits := host.Rank(p); fits {
+		return r
 	}
-	return platform{c.OS, strings.ToLower(c.Architecture), c.Variant}
+	return unfit
 }
 
 // whole tells whether everything is here that a manifest's image is made of.

@@ -11,6 +11,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/platform"
 )
 
 const (
@@ -35,11 +36,24 @@ type descriptor struct {
 	Size        int64             `json:"size"`
 	URLs        []string          `json:"urls"`
 	Annotations map[string]string `json:"annotations"`
-	Platform    *platform         `json:"platform"`
+	Platform    *runsOn           `json:"platform"`
 
 	elsewhere   bool // a layer that need not be in the store
 	attestation bool // a statement of BuildKit's about another manifest
 }
+
+// runsOn is the platform of a descriptor (OCI image spec, image-index.md).
+type runsOn struct {
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+	Variant      string `json:"variant"`
+}
+
+func (r *runsOn) platform() platform.Platform {
+	return platform.Of(r.OS, r.Architecture, r.Variant)
+}
+
+func (r *runsOn) String() string { return r.platform().String() }
 
 // condense leaves only what is used later: a store has thousands of them.
 func (d *descriptor) condense() error {

@@ -19,6 +19,7 @@ import (
 
 	"imagefs/overlay"
 	"imagefs/store"
+	"imagefs/store/platform"
 	"imagefs/store/storetest"
 )
 
@@ -89,8 +90,8 @@ func contains(t testing.TB, img store.Image, path, want string) {
 }
 
 func TestPlatforms(t *testing.T) {
-	defer func(h platform) { host = h }(host)
-	host = platform{"linux", "arm", "v7"}
+	defer func(h platform.Platform) { host = h }(host)
+	host = platform.Of("linux", "arm", "v7")
 	r := newRoot(t)
 	amd, v6, v8, v5 := app("", "linux/amd64", "amd64"), app("", "linux/arm/v6", "v6"), app("", "linux/arm/v8", "v8"), app("", "linux/arm/v5", "v5")
 	add := func(img storetest.Image) storetest.Descriptor {
