@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +43,30 @@ func testOrdinaryUser(t *testing.T, transport string) {
 	out := harness.RunCmd(t, as(exec.Command("sh", "-c", script, "sh", m.Dir), nobody, ""))
 	if want := "a file over a linkmine, v0, v1\n"; out != want {
 		t.Errorf("%q, want %q", out, want)
+	}
+}
+
+// In a namespace in which they are root, an ordinary user reads what only root may.
+func TestUserAsRoot(t *testing.T) { overBoth(t, testUserAsRoot) }
+
+func testUserAsRoot(t *testing.T, transport string) {
+	harness.Need(t, "root", "/dev/fuse", "unshare")
+	home := t.TempDir()
+	readable(t, home)
+	archive := boxArchive(t)
+	readable(t, archive)
+	mnt := filepath.Join(home, "mnt")
+	if err := errors.Join(os.Mkdir(mnt, 0o755), os.Chown(home, nobody, nobody), os.Chown(mnt, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	s := harness.Imagefs{Store: filepath.Join(home, "store"), UID: nobody}
+	s.Run(t, "load", "-q", "-i", archive)
+	script := `"$0" "$@" --transport ` + transport + ` mnt && cat mnt/images/box/1/rootfs/etc/secret; "$0" umount mnt`
+	mount := s.Cmd(t, "mount")
+	c := exec.Command("unshare", append([]string{"-rm", "sh", "-c", script}, mount.Args...)...)
+	c.Env, c.Dir, c.SysProcAttr = mount.Env, home, mount.SysProcAttr
+	if out := harness.RunCmd(t, c); out != "s\n" {
+		t.Errorf("%q, want %q", out, "s\n")
 	}
 }
 

@@ -61,12 +61,13 @@ say "Where it came from"
 run "head -4 mnt/images/demo/app/1.1/history | cut -c -110"
 
 say "What is different between two tags (diff exits with 1 when there is something)"
+[ "$(id -u)" = 0 ] || echo "(what only root may read in an image, an ordinary user may not: diff says so)"
 run "diff -r --no-dereference mnt/images/demo/app/1.0/rootfs mnt/images/demo/app/1.1/rootfs || true"
 
 say "What the last layer changed: the key is hidden, not gone"
 last=$(find mnt/images/demo/app/1.1/layers/ -mindepth 1 -maxdepth 1 | sort | tail -1)
 run "cat $last/changes"
-run "grep -rl 'not a real key' mnt/images/demo/app/1.1/layers/*/diff"
+run "grep -rl 'not a real key' mnt/images/demo/app/1.1/layers/*/diff/srv"
 
 say "A layer's tar, byte for byte: its hash is its diff ID"
 run "sha256sum <$last/layer.tar; cat $last/diffid"
