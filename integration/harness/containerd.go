@@ -5,13 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 )
 
 // Containerd is a containerd daemon on a root directory.
@@ -36,62 +32,12 @@ func StartContainerd(t testing.TB, root string) *Containerd {
 	if err := os.WriteFile(run+"/toml", []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	logFile, err := os.Create(filepath.Join(run, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer logFile.Close()
-	d := exec.Command("containerd", "--config", run+"/toml")
-	d.Stdout, d.Stderr = logFile, logFile
-	// Should the test be killed, the daemon ends by itself.
-	d.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
-	started, done := make(chan error), make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // the death that Pdeathsig means is that of this thread
-		err := d.Start()
-		started <- err
-		if err == nil {
-			_ = d.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
-		t.Fatal(err)
-	}
-	c.stop = func(t testing.TB) {
-		_ = d.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-done:
-		case <-time.After(60 * time.Second):
-			t.Error("containerd: still there a minute after SIGTERM")
-			_ = d.Process.Kill()
-			<-done
-		}
-	}
-	t.Cleanup(func() { c.Stop(t) })
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if c.command("version").Run() == nil {
-			return c
-		}
-		select {
-		case <-done:
-		default:
-			if time.Now().Before(deadline) {
-				continue
-			}
-		}
-		b, _ := os.ReadFile(logFile.Name())
-		t.Fatalf("containerd does not answer\n%s", tail(string(b)))
-	}
+	c.stop = startDaemon(t, exec.Command("containerd", "--config", run+"/toml"), run, func() bool { return c.command("version").Run() == nil })
+	return c
 }
 
 // Stop ends the daemon. It runs at the end of the test; earlier is allowed.
-func (c *Containerd) Stop(t testing.TB) {
-	if c.stop != nil {
-		c.stop(t)
-		c.stop = nil
-	}
-}
+func (c *Containerd) Stop(t testing.TB) { c.stop(t) }
 
 func (c *Containerd) command(args ...string) *exec.Cmd {
 	return exec.Command("ctr", append([]string{"--address", c.socket}, args...)...)

@@ -4,12 +4,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 )
 
 // Docker is a Docker daemon on a data root.
@@ -36,61 +32,16 @@ func StartDockerWith(t testing.TB, root, driver string) *Docker {
 		t.Fatal(err)
 	}
 	d := &Docker{Root: root, Host: "unix://" + run + "/s"}
-	logFile, err := os.Create(filepath.Join(run, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer logFile.Close()
 	c := exec.Command("dockerd", "--data-root", root, "--exec-root", run+"/x", "-H", d.Host, "--pidfile", run+"/pid",
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", driver)
-	c.Stdout, c.Stderr = logFile, logFile
-	// Should the test be killed, the daemon ends by itself, and its containerd with it.
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
-	started, done := make(chan error), make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // the death that Pdeathsig means is that of this thread
-		err := c.Start()
-		started <- err
-		if err == nil {
-			_ = c.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
-		t.Fatal(err)
-	}
-	d.stop = func(t testing.TB) {
-		_ = c.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-done:
-		case <-time.After(60 * time.Second):
-			t.Error("dockerd: still there a minute after SIGTERM")
-			_ = c.Process.Kill()
-			<-done
-		}
-	}
-	t.Cleanup(func() { d.Stop(t) })
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if d.command("info").Run() == nil {
-			return d
-		}
-		select {
-		case <-done:
-		default:
-			if time.Now().Before(deadline) {
-				continue
-			}
-		}
-		b, _ := os.ReadFile(logFile.Name())
-		t.Fatalf("dockerd does not answer\n%s", tail(string(b)))
-	}
+	d.stop = startDaemon(t, c, run, func() bool { return d.command("info").Run() == nil })
+	return d
 }
 
 // Stop ends the daemon, if StartDocker started it. It runs at the end of the test; earlier is allowed.
 func (d *Docker) Stop(t testing.TB) {
 	if d.stop != nil {
 		d.stop(t)
-		d.stop = nil
 	}
 }
 
