@@ -95,8 +95,18 @@ type FDer interface{ Fd() uintptr }
 type Tagger interface {
 	// Tag lets ref name image id, whatever it named before. ErrNotFound if there is no such image.
 	Tag(ctx context.Context, ref string, id digest.Digest) error
-	// Untag takes a name away and never deletes an image. ErrNotFound if it names nothing.
+	// Untag takes a name away, a tag or a digest reference, and never deletes an
+	// image. ErrNotFound if it names nothing.
 	Untag(ctx context.Context, ref string) error
+}
+
+// Renamer is a Tagger that can move names.
+type Renamer interface {
+	// Rename gives the image that each key of moves names the name that is its
+	// value, whatever that named before, and takes the keys away, in one step: no
+	// reader sees less or more. Two names are exchanged by moving each to the
+	// other. ErrNotFound if a key names nothing.
+	Rename(ctx context.Context, moves map[string]string) error
 }
 
 // Removed is what Remove did, in the order it was done.

@@ -238,6 +238,66 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+func TestRename(t *testing.T) {
+	dig := "@sha256:" + strings.Repeat("ab", 32)
+	for _, c := range []struct {
+		what  string
+		moves map[string]string
+		want  string // names afterwards, of images x and y
+		err   error
+	}{
+		{"in its repository", map[string]string{"a:2": "a:3"}, "a:1=x a:3=y a@=x b/c:1=x", nil},
+		{"with the digest of its repository", map[string]string{"a:1": "n:1"}, "a:2=y b/c:1=x n:1=x", nil},
+		{"within it, with the digest", map[string]string{"a:1": "a:0"}, "a:0=x a:2=y a@=x b/c:1=x", nil},
+		{"onto another", map[string]string{"a:2": "a:1"}, "a:1=y a@=x b/c:1=x", nil},
+		{"exchange", map[string]string{"a:2": "b/c:1", "b/c:1": "a:2"}, "a:1=x a:2=x a@=x b/c:1=y", nil},
+		{"in a circle", map[string]string{"a:1": "a:2", "a:2": "b/c:1", "b/c:1": "a:1"}, "a:1=x a:2=x a@=x b/c:1=y", nil},
+		{"several", map[string]string{"a:1": "n:1", "a:2": "n:2"}, "b/c:1=x n:1=x n:2=y", nil},
+		{"to itself", map[string]string{"a:1": "a:1"}, "a:1=x a:2=y a@=x b/c:1=x", nil},
+		{"what is not there", map[string]string{"a:1": "n:1", "a:9": "n:2"}, "", store.ErrNotFound},
+		{"a digest", map[string]string{"a" + dig: "n:1"}, "", store.ErrNotFound},
+		{"to a digest", map[string]string{"a:1": "n" + dig}, "", store.ErrInvalid},
+		{"to no tag", map[string]string{"a:1": "n"}, "", store.ErrInvalid},
+		{"to what is not familiar", map[string]string{"a:1": "docker.io/library/n:1"}, "", store.ErrInvalid},
+	} {
+		s := openNew(t)
+		labels := map[digest.Digest]string{
+			load(t, s, "x", []string{"a:1", "b/c:1"}, layerTar(t, "f=1")): "x",
+			load(t, s, "y", []string{"a:2"}, layerTar(t, "f=1")):          "y",
+		}
+		names, _ := s.Names(ctx)
+		if err := s.changeNames(map[string]digest.Digest{"a" + dig: names.Tags["a:1"]}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Rename(ctx, c.moves); !errors.Is(err, c.err) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if c.err != nil {
+			c.want = "a:1=x a:2=y a@=x b/c:1=x"
+		}
+		// What another process reads.
+		other, err := Open(s.Root(), Options{ReadOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if names, err = other.Names(ctx); err != nil {
+			t.Fatal(err)
+		}
+		other.Close()
+		var got []string
+		for ref, id := range names.Tags {
+			got = append(got, ref+"="+labels[id])
+		}
+		for ref, id := range names.Digests {
+			got = append(got, strings.TrimSuffix(ref, dig[1:])+"="+labels[id])
+		}
+		slices.Sort(got)
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+	}
+}
+
 func TestTagAndUntag(t *testing.T) {
 	s := openNew(t)
 	id := load(t, s, "1", []string{"app:v1"}, layerTar(t, "a=1"))

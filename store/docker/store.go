@@ -69,6 +69,7 @@ type Store struct {
 var (
 	_ store.Store    = (*Store)(nil)
 	_ store.Tagger   = (*Store)(nil)
+	_ store.Renamer  = (*Store)(nil)
 	_ store.Remover  = (*Store)(nil)
 	_ store.Ingester = (*Store)(nil)
 	_ store.Watcher  = (*Store)(nil)

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
@@ -28,14 +29,19 @@ func (s *Store) Tag(ctx context.Context, ref string, id digest.Digest) error {
 		return err
 	}
 	beneath.Step()
-	// Docker notes when; the name is there already, so this is not worth failing for.
+	s.noteTagged(ref, id)
+	return nil
+}
+
+// noteTagged notes when an image was tagged, as Docker does. The name is there
+// already, so this is not worth failing for.
+func (s *Store) noteTagged(ref string, id digest.Digest) {
 	d := overlay2.metadata + "/" + id.Encoded()
 	if err := s.root.Mkdir(d, 0o700); err == nil {
 		if err := s.root.WriteVia(stageDir, d+"/lastUpdated", []byte(time.Now().UTC().Format(time.RFC3339Nano)), 0o600); err != nil {
 			s.log.Warn("cannot note the time of a tag", "ref", ref, "err", err)
 		}
 	}
-	return nil
 }
 
 // Untag implements store.Tagger. With a repository's last tag of an image go
@@ -53,7 +59,63 @@ func (s *Store) Untag(ctx context.Context, ref string) error {
 	names := r.names(nil)
 	id, ok := names.Tags[ref]
 	if !ok {
-		return fmt.Errorf("no such image: %s: %w", ref, store.ErrNotFound)
+		id, ok = names.Digests[ref]
+	}
+	if !ok {
+		return noName(ref)
 	}
 	return s.changeNames(nil, withDigests(names, id, ref))
+}
+
+func noName(ref string) error {
+	return fmt.Errorf("no such image: %s: %w", ref, store.ErrNotFound)
+}
+
+// Rename implements store.Renamer: names are all in one file. Digest references
+// go with a name that is moved away as they do in Untag.
+func (s *Store) Rename(ctx context.Context, moves map[string]string) error {
+	for _, to := range moves {
+		if f, err := store.FamiliarTag(to); err != nil || f != to {
+			return fmt.Errorf("reference %.300q: %w", to, store.ErrInvalid)
+		}
+	}
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r, err := s.readRepos()
+	if err != nil {
+		return err
+	}
+	names := r.names(nil)
+	set := map[string]digest.Digest{}
+	for from, to := range moves {
+		id, ok := names.Tags[from]
+		if !ok {
+			return noName(from)
+		}
+		set[to] = id
+	}
+	after := store.Names{Tags: maps.Clone(names.Tags), Digests: names.Digests}
+	maps.Copy(after.Tags, set)
+	var remove []string
+	for from := range moves {
+		if _, stays := set[from]; !stays {
+			delete(after.Tags, from)
+		}
+	}
+	for from := range moves {
+		if _, stays := set[from]; !stays {
+			remove = append(remove, withDigests(after, names.Tags[from], from)...)
+		}
+	}
+	if err := s.changeNames(set, remove); err != nil {
+		return err
+	}
+	beneath.Step()
+	for to, id := range set {
+		s.noteTagged(to, id)
+	}
+	return nil
 }

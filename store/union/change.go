@@ -15,6 +15,7 @@ type changing struct{ u *Union }
 
 var (
 	_ store.Tagger  = changing{}
+	_ store.Renamer = changing{}
 	_ store.Remover = changing{}
 )
 
@@ -116,6 +117,35 @@ func (c changing) Untag(ctx context.Context, ref string) error {
 		return err
 	}
 	return t.Untag(ctx, ref)
+}
+
+// Rename implements store.Renamer: in the part whose names show, which must be
+// one. As with Tag, no part that goes before it may have a new name already.
+func (c changing) Rename(ctx context.Context, moves map[string]string) error {
+	var part store.Part
+	for from := range moves {
+		p, err := c.named(ctx, from)
+		if err != nil {
+			return err
+		}
+		if part.Name != "" && part.Name != p.Name {
+			return fmt.Errorf("%s is a name of the store %s, and others are of %s: %w", from, p.Name, part.Name, store.ErrInvalid)
+		}
+		part = p
+	}
+	if part.Name == "" {
+		return nil
+	}
+	r, err := able[store.Renamer](part, "rename images")
+	if err != nil {
+		return err
+	}
+	for _, to := range moves {
+		if err := c.hidden(ctx, part, to); err != nil {
+			return err
+		}
+	}
+	return r.Rename(ctx, moves)
 }
 
 // Remove implements store.Remover: a name in the part whose name shows, an ID
