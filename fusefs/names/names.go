@@ -1,5 +1,5 @@
 // Package names maps image references to paths below images/ and back. It is
-// pure: it knows no store and no file system.
+// pure: it reads no store and knows no file system.
 //
 // Repositories keep Docker's familiar form and become directories, a tag is an
 // entry of its repository's directory:
@@ -47,8 +47,9 @@ type Entry struct {
 }
 
 // New builds the tree of familiar tag references ("repo:tag") and digest
-// references ("repo@sha256:…"). Others are left out.
-func New(tags, digests map[string]digest.Digest) *Tree {
+// references ("repo@sha256:…"). Others are left out. dirs are paths of
+// directories that are there too, with nothing in them if nothing else puts it there.
+func New(tags, digests map[string]digest.Digest, dirs ...string) *Tree {
 	t := &Tree{dirs: map[string]*Dir{}}
 	t.dir("")
 	for ref, id := range tags {
@@ -60,6 +61,9 @@ func New(tags, digests map[string]digest.Digest) *Tree {
 		if repo, d, ok := strings.Cut(ref, "@"); ok && repo != "" {
 			t.dir(repo).digests[digest.Digest(d)] = id
 		}
+	}
+	for _, path := range dirs {
+		t.dir(path)
 	}
 	return t
 }
@@ -159,8 +163,12 @@ func (d *Dir) Lookup(name string) (Entry, bool) {
 // Stale is a name that may stand for something else in another tree.
 type Stale struct{ Dir, Name string }
 
-// Diff calls yield with each name of old that is not the same in t, in all the
-// forms in which it resolves.
+// Unkept tells whether the name of a tag or digest is to be looked up each time:
+// it is a form that need not be listed, and Diff does not tell of it.
+func Unkept(name string) bool { return strings.ContainsAny(name, ":@") }
+
+// Diff calls yield with each name of old that is not the same in t, but for
+// those that are Unkept.
 func (t *Tree) Diff(old *Tree, yield func(Stale)) {
 	for path, was := range old.dirs {
 		now := t.dirs[path]
@@ -169,19 +177,9 @@ func (t *Tree) Diff(old *Tree, yield func(Stale)) {
 			yield(Stale{up, base})
 		}
 		for tag, id := range was.tags {
-			if now != nil && now.tags[tag] == id && now.TagName(tag) == was.TagName(tag) {
-				continue
+			if now == nil || now.tags[tag] != id || now.TagName(tag) != was.TagName(tag) {
+				yield(Stale{path, tag})
 			}
-			yield(Stale{path, tag})
-			yield(Stale{path, ":" + tag})
-			yield(Stale{up, base + ":" + tag})
-		}
-		for d, id := range was.digests {
-			if now != nil && now.digests[d] == id {
-				continue
-			}
-			yield(Stale{path, "@" + d.String()})
-			yield(Stale{path, "@" + strings.Replace(d.String(), ":", "-", 1)})
 		}
 		if now == nil {
 			continue

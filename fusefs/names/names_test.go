@@ -1,11 +1,14 @@
 package names
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/store"
 )
 
 func id(s string) digest.Digest { return digest.FromString(s) }
@@ -102,7 +105,7 @@ func TestDiff(t *testing.T) {
 	var got []string
 	now.Diff(old, func(s Stale) { got = append(got, s.Dir+"|"+s.Name) })
 	slices.Sort(got)
-	want := "a|2 a|:2 b|:c b|c b|c |a:2 |b:c |gone |gone:1 gone|1 gone|:1"
+	want := "a|2 b|c b|c |gone gone|1"
 	w := strings.Fields(want)
 	slices.Sort(w)
 	if strings.Join(got, " ") != strings.Join(w, " ") {
@@ -118,6 +121,70 @@ func TestRelisted(t *testing.T) {
 	slices.Sort(got)
 	if want := []string{"b", "c", "c/e"}; !slices.Equal(got, want) {
 		t.Errorf("relisted %q, want %q", got, want)
+	}
+}
+
+func TestTagRef(t *testing.T) {
+	for _, c := range []struct{ dir, name, want string }{
+		{"nginx", "1.25", "nginx:1.25"},
+		{"nginx", ":1.25", "nginx:1.25"},
+		{"", "nginx:1.25", "nginx:1.25"},
+		{"team", "app:v1", "team/app:v1"},
+		{"team/app", "CuAb12Zz", "team/app:CuAb12Zz"},
+		{"localhost:5000/x", "1", "localhost:5000/x:1"},
+		{"registry.example", "app:5000", "registry.example/app:5000"},
+		{"", "localhost:5000", "localhost:5000"},
+		{"", "1.25", ""},
+		{"", ":1.25", ""},
+		{"", "", ""},
+		{"nginx", "", ""},
+		{"nginx", ":", ""},
+		{"nginx", ".hidden", ""},
+		{"nginx", "a b", ""},
+		{"nginx", "@sha256-" + strings.Repeat("ab", 32), ""},
+		{"nginx", "@sha256:" + strings.Repeat("ab", 32), ""},
+		{"nginx", strings.Repeat("t", 129), ""},
+		{"nginx", "a:b:c", ""},
+		{"localhost:5000", "1", ""},
+		{"library/nginx", "1", ""},
+		{"docker.io/library/nginx", "1", ""},
+		{"UPPER", "1", ""},
+		{"nginx", "1\n2", ""},
+	} {
+		got, err := TagRef(c.dir, c.name)
+		if got != c.want || (c.want == "") != errors.Is(err, store.ErrInvalid) {
+			t.Errorf("%q in %q is %q, %v; want %q", c.name, c.dir, got, err, c.want)
+		}
+		if c.want == "" {
+			continue
+		}
+		// What it names is found under that name.
+		if e, ok := New(map[string]digest.Digest{got: id("x")}, nil, c.dir).Dir(c.dir).Lookup(c.name); !ok || e.Ref != got {
+			t.Errorf("%q in %q does not resolve: %+v", c.name, c.dir, e)
+		}
+	}
+}
+
+func TestCheckDir(t *testing.T) {
+	for path, good := range map[string]bool{
+		"nginx": true, "team/app": true, "localhost:5000": true, "localhost:5000/x/y": true, "registry.example": true,
+		"a__b": true, "library": true,
+		"": false, "-x": false, "a/": false, "a//b": false, "x/UPPER": false, "foo:bar": false, "a/b:c": false, "a b": false,
+		"..": false, "a@b": false, "docker.io/nginx": false, "a/" + strings.Repeat("x", 254): false, "x\x00": false,
+	} {
+		if err := CheckDir(path); (err == nil) != good || err != nil && !errors.Is(err, store.ErrInvalid) {
+			t.Errorf("%.40q: %v", path, err)
+		}
+	}
+}
+
+// Directories are there without names, and what leads to them.
+func TestEmptyDirectories(t *testing.T) {
+	tr := New(map[string]digest.Digest{"a:1": id("x")}, nil, "a", "b/c")
+	for path, empty := range map[string]bool{"": false, "a": false, "b": false, "b/c": true} {
+		if d := tr.Dir(path); d == nil || d.Empty() != empty {
+			t.Errorf("%q: %+v", path, d)
+		}
 	}
 }
 
