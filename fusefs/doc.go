@@ -32,6 +32,15 @@
 // all below. Names (images/, digests/) are links that the kernel keeps for a
 // second, and which are invalidated as soon as the store is seen to change.
 //
+// # Changing names
+//
+// SYMLINK, RENAME, UNLINK, MKDIR and RMDIR in a directory of names are commands of
+// package ctl. The kernel has the directories locked until they are answered, so
+// notices to those wait (see notices), and of the name itself the kernel knows by
+// the answer. A renamed link keeps its node, which leads from its new place from
+// then on; names in forms that need not be listed (":1.25", "nginx:1.25") are looked
+// up each time, since no answer tells of them.
+//
 // # Locks
 //
 // Readers of the tables of slots take no lock. fsys.refreshing is taken before

@@ -32,6 +32,8 @@ type fsys struct {
 	started time.Time
 
 	retireAfter time.Duration
+	emptyFor    time.Duration
+	dir         string // where it is mounted, absolute
 
 	views  table[view]
 	layers interned[layerSlot] // by store.Layer.Key
@@ -47,6 +49,8 @@ type fsys struct {
 	refreshing sync.Mutex // one refresh at a time
 	rechecking atomic.Bool
 	snap       atomic.Pointer[snapshot]
+
+	kept kept // empty directories of names
 
 	texts interned[volatileText] // by image, file and content
 	// partTexts keeps the texts of stores/, as an image keeps its own
@@ -72,7 +76,7 @@ func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		st:            st, o: o, log: o.Log, life: life,
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
-		started: time.Now(), retireAfter: retireAfter,
+		started: time.Now(), retireAfter: retireAfter, emptyFor: emptyFor,
 	}
 	f.ctl = ctl.New(st, ctl.Options{Loader: o.Loader, Changed: f.refresh, InUse: f.inUse})
 	f.opens.init()

@@ -63,7 +63,7 @@ func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server,
 		stop()
 		return nil, err
 	}
-	s.fs = f
+	s.fs, f.dir = f, dir
 	srv, over, err := f.attach(dir)
 	if err != nil {
 		stop()

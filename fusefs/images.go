@@ -14,6 +14,9 @@ import (
 
 // repoNames returns the names in a directory of images/, nil if it is not there.
 func (s *snapshot) repoNames(r repo) *names.Dir {
+	if r.removed {
+		return nil
+	}
 	t := s.treeOf(r.part)
 	if t == nil {
 		return nil
@@ -21,9 +24,21 @@ func (s *snapshot) repoNames(r repo) *names.Dir {
 	return t.Dir(r.path)
 }
 
+// link is what the link of a reference in the directory is found by.
+func (r repo) link(ref string) string { return r.dir() + "/" + r.path + "/" + ref }
+
+// levels is how deep below the top of the mount the directory is.
+func (r repo) levels() int {
+	n := r.depth()
+	if r.path != "" {
+		n += 1 + strings.Count(r.path, "/")
+	}
+	return n
+}
+
 // repoLink is the link of an image's name.
-func (f *fsys) repoLink(s *snapshot, r repo, d *names.Dir, e names.Entry) (nodeID, error) {
-	return f.linkNode(r.dir()+"/"+r.path+"/"+e.Ref, idTarget(r.depth()+d.Depth(), e.ID), s.at)
+func (f *fsys) repoLink(s *snapshot, r repo, e names.Entry) (nodeID, error) {
+	return f.linkNode(r.link(e.Ref), idTarget(r.levels(), e.ID), s.at)
 }
 
 // repoChild finds a name in a directory of images/.
@@ -38,9 +53,9 @@ func (f *fsys) repoChild(r repo, name string) (nodeID, error) {
 		return 0, syscall.ENOENT
 	}
 	if e.ID == "" {
-		return f.repoDir(repo{r.part, e.Dir})
+		return f.repoDir(repo{part: r.part, path: e.Dir})
 	}
-	return f.repoLink(s, r, d, e)
+	return f.repoLink(s, r, e)
 }
 
 func (f *fsys) repoDir(r repo) (nodeID, error) {
@@ -62,10 +77,10 @@ func (f *fsys) repoList(r repo) ([]dirent, error) {
 		de := dirent{name: e.Name, mode: fuse.S_IFDIR}
 		var err error
 		if e.ID == "" {
-			de.id, err = f.repoDir(repo{r.part, e.Dir})
+			de.id, err = f.repoDir(repo{part: r.part, path: e.Dir})
 		} else {
 			de.mode = fuse.S_IFLNK
-			de.id, err = f.repoLink(s, r, d, e)
+			de.id, err = f.repoLink(s, r, e)
 		}
 		if err != nil {
 			return nil, err

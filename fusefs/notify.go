@@ -23,17 +23,19 @@ const (
 type notices struct {
 	mu    sync.Mutex
 	dirs  map[nodeID]*dirNotices
+	held  map[nodeID]int // requests under way that have a directory locked
 	slots chan struct{}
 }
 
 // dirNotices are those of one directory.
 type dirNotices struct {
 	names map[string]struct{} // "": the listing
+	waits bool                // until the directory is not held
 	done  chan struct{}       // closed when all are told
 }
 
 func (n *notices) init() {
-	n.dirs = map[nodeID]*dirNotices{}
+	n.dirs, n.held = map[nodeID]*dirNotices{}, map[nodeID]int{}
 	n.slots = make(chan struct{}, noticesAtOnce)
 }
 
@@ -59,9 +61,50 @@ func (f *fsys) notice(dir nodeID, name string) {
 	if d == nil {
 		d = &dirNotices{names: map[string]struct{}{}, done: make(chan struct{})}
 		n.dirs[dir] = d
-		go f.tell(srv, dir, d)
+		if d.waits = n.held[dir] > 0; !d.waits {
+			go f.tell(srv, dir, d)
+		}
 	}
 	d.names[name] = struct{}{}
+}
+
+// held is a name that a request under way is about, in a directory that the
+// kernel has locked for it.
+type held struct {
+	dir  nodeID
+	name string
+}
+
+// hold keeps notices to directories back until the request has its answer. If
+// it was done, the kernel knows by itself of the names that it was about: it
+// must not forget a directory that somebody may be going into.
+func (f *fsys) hold(at ...held) (release func(done bool)) {
+	n := &f.notices
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, h := range at {
+		n.held[h.dir]++
+	}
+	return func(done bool) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for _, h := range at {
+			if n.held[h.dir]--; n.held[h.dir] == 0 {
+				delete(n.held, h.dir)
+			}
+			d := n.dirs[h.dir]
+			if d == nil {
+				continue
+			}
+			if done {
+				delete(d.names, h.name)
+			}
+			if srv := f.connection(); d.waits && n.held[h.dir] == 0 && srv != nil {
+				d.waits = false
+				go f.tell(srv, h.dir, d)
+			}
+		}
+	}
 }
 
 // tell gives the kernel the notices of a directory until there are none.
@@ -99,8 +142,10 @@ func (f *fsys) settle() {
 	n := &f.notices
 	n.mu.Lock()
 	var left []chan struct{}
-	for _, d := range n.dirs {
-		left = append(left, d.done)
+	for dir, d := range n.dirs {
+		if n.held[dir] == 0 {
+			left = append(left, d.done)
+		}
 	}
 	n.mu.Unlock()
 	end := time.NewTimer(noticeWait)

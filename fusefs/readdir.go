@@ -93,6 +93,6 @@ func (f *fsys) addSynth(out *fuse.DirEntryList, d *dirent, off uint64, plus bool
 	}
 	eo.NodeId = uint64(d.id)
 	n.attr(f, &eo.Attr)
-	setEntryTime(eo, n.name(), n.valid)
+	setEntryTime(eo, n.nameTime(d.name), n.valid)
 	return true
 }

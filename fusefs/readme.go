@@ -17,6 +17,9 @@ const readme = `This is imagefs: the images of a container image store, as files
                         error, where it cannot be read
   ctl/                  files to write commands to; see ctl/help
 
+Names change as links do: ln -s nginx:1.25 images/me/app/v1 makes one, rm takes one
+away, mv renames it, and rmdir ids/<id> removes an image. ctl/help has them all.
+
 Five things to try, with two images of your own:
 
   ls images/*/*

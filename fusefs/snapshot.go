@@ -20,6 +20,7 @@ type snapshot struct {
 	at    time.Time
 	names store.Names
 	tree  *names.Tree
+	dirs  []string        // directories of names that are kept
 	parts []*partView     // of a store that is made of several
 	ids   []digest.Digest // sorted
 	refs  report.Refs
@@ -39,12 +40,13 @@ func (f *fsys) look(last *snapshot) (*snapshot, error) {
 		f.ctl.Note("read names", "", err)
 		f.log.Error("cannot read the names of the images", "err", err)
 	}
-	parts, same := f.lookParts(last)
-	s.parts = parts
-	if last != nil && same && slices.Equal(s.ids, last.ids) && maps.Equal(s.names.Tags, last.names.Tags) && maps.Equal(s.names.Digests, last.names.Digests) {
+	kept := f.keptDirs()
+	parts, same := f.lookParts(last, kept)
+	s.parts, s.dirs = parts, kept[""]
+	if last != nil && same && slices.Equal(s.ids, last.ids) && slices.Equal(s.dirs, last.dirs) && maps.Equal(s.names.Tags, last.names.Tags) && maps.Equal(s.names.Digests, last.names.Digests) {
 		return last, nil
 	}
-	s.tree = names.New(s.names.Tags, s.names.Digests)
+	s.tree = names.New(s.names.Tags, s.names.Digests, s.dirs...)
 	s.refs = report.NewRefs(s.names)
 	s.digests = map[string]map[string]digest.Digest{}
 	// In order, so that of two images that claim one digest it is always the same that has it.

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -18,18 +19,19 @@ import (
 type partView struct {
 	name, kind, path string
 	names            store.Names
+	dirs             []string // directories of names that are kept
 	tree             *names.Tree
 	err              string // what is wrong with it, one line; "" if nothing is
 }
 
 // same tells whether two looks at a store saw the same.
 func (p *partView) same(o *partView) bool {
-	return p.name == o.name && p.err == o.err && maps.Equal(p.names.Tags, o.names.Tags) && maps.Equal(p.names.Digests, o.names.Digests)
+	return p.name == o.name && p.err == o.err && slices.Equal(p.dirs, o.dirs) && maps.Equal(p.names.Tags, o.names.Tags) && maps.Equal(p.names.Digests, o.names.Digests)
 }
 
 // lookParts asks the stores that the store is made of, if there are several.
-// What is as it was in last is taken from there; all if all is.
-func (f *fsys) lookParts(last *snapshot) (out []*partView, same bool) {
+// What is as it was in last is taken from there; all if all is. kept are the directories that are kept.
+func (f *fsys) lookParts(last *snapshot, kept map[string][]string) (out []*partView, same bool) {
 	p, ok := f.st.(store.Parter)
 	if !ok {
 		return nil, true
@@ -40,7 +42,7 @@ func (f *fsys) lookParts(last *snapshot) (out []*partView, same bool) {
 	}
 	same = last != nil && len(last.parts) == len(parts)
 	for i, part := range parts {
-		v := &partView{name: part.Name, kind: part.Kind, path: part.Path}
+		v := &partView{name: part.Name, kind: part.Kind, path: part.Path, dirs: kept[part.Name]}
 		var err error
 		if v.names, err = part.Store.Names(f.life); err == nil {
 			_, err = part.Store.IDs(f.life)
@@ -55,7 +57,7 @@ func (f *fsys) lookParts(last *snapshot) (out []*partView, same bool) {
 				continue
 			}
 		}
-		v.tree = names.New(v.names.Tags, v.names.Digests)
+		v.tree = names.New(v.names.Tags, v.names.Digests, v.dirs...)
 		out = append(out, v)
 		same = false
 	}
@@ -84,7 +86,10 @@ func (s *snapshot) treeOf(part string) *names.Tree {
 }
 
 // repo is a directory of images/, or of stores/<part>/images/.
-type repo struct{ part, path string }
+type repo struct {
+	part, path string
+	removed    bool // by rmdir: another may be in its place, and somebody still in it
+}
 
 // key is what the repo is found by. A NUL byte is in no path.
 func (r repo) key() string {
@@ -247,7 +252,7 @@ func (f *fsys) forgetParts(now, old *snapshot) {
 		if was == nil || was == p {
 			continue
 		}
-		p.tree.Diff(was.tree, func(s names.Stale) { f.forgetEntry(f.repoNode(repo{p.name, s.Dir}), s.Name) })
+		p.tree.Diff(was.tree, func(s names.Stale) { f.forgetEntry(f.repoNode(repo{part: p.name, path: s.Dir}), s.Name) })
 		if p.err != was.err {
 			f.forgetEntry(f.storeNode(p.name), "error")
 		}
@@ -265,7 +270,7 @@ func (f *fsys) relistParts(now, old *snapshot) {
 		if was == nil || was == p {
 			continue
 		}
-		p.tree.Relisted(was.tree, func(path string) { f.forgetList(f.repoNode(repo{p.name, path})) })
+		p.tree.Relisted(was.tree, func(path string) { f.forgetList(f.repoNode(repo{part: p.name, path: path})) })
 		if (p.err == "") != (was.err == "") {
 			f.forgetList(f.storeNode(p.name))
 		}

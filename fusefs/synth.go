@@ -8,6 +8,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/fusefs/names"
 )
 
 // synth is a node that is not of a layer, as stat(2) tells of it.
@@ -22,8 +24,11 @@ type synth struct {
 	entryValid time.Duration
 }
 
-// name is how long the kernel may keep the node's name.
-func (n *synth) name() time.Duration {
+// nameTime is how long the kernel may keep a name of the node.
+func (n *synth) nameTime(name string) time.Duration {
+	if n.id.synthType() == typeLink && names.Unkept(name) {
+		return 0
+	}
 	if n.entryValid == 0 {
 		return n.valid
 	}
@@ -62,12 +67,23 @@ type link struct {
 
 // linkNode returns the node of a link, one for each place and target.
 func (f *fsys) linkNode(place, target string, mtime time.Time) (nodeID, error) {
-	slot, _, err := f.links.intern(place+"\x00"+target, maxSynthSlot, func(uint64) *link { return &link{target, mtime} })
+	slot, _, err := f.links.intern(linkKey(place, target), maxSynthSlot, func(uint64) *link { return &link{target, mtime} })
 	return synthID(typeLink, slot, 0), err
 }
 
+// linkKey is what a link is found by.
+func linkKey(place, target string) string { return place + "\x00" + target }
+
 // up leads from a directory of this depth to the root.
 func up(depth int) string { return strings.Repeat("../", depth) }
+
+// namesMode is the mode of the directories in which file operations are commands.
+func (f *fsys) namesMode() uint32 {
+	if f.o.ReadOnly {
+		return dirMode
+	}
+	return dirMode | 0o200
+}
 
 // synthNode tells what a node is.
 func (f *fsys) synthNode(id nodeID) (synth, error) {
@@ -82,10 +98,13 @@ func (f *fsys) synthNode(id nodeID) (synth, error) {
 		}
 		s := f.snap.Load()
 		d := s.repoNames(*p)
+		if p.removed {
+			return n, nil // for those who are in it
+		}
 		if d == nil {
 			return n, syscall.ENOENT
 		}
-		n.nlink, n.mtime = 2+uint32(d.Subdirs()), s.at
+		n.nlink, n.mtime, n.mode = 2+uint32(d.Subdirs()), s.at, f.namesMode()
 		return n, nil
 	case typeStore:
 		return f.storeStat(n)
@@ -149,7 +168,7 @@ func (f *fsys) synthLookup(dir nodeID, name string, out *fuse.EntryOut) fuse.Sta
 	}
 	out.NodeId = uint64(id)
 	n.attr(f, &out.Attr)
-	setEntryTime(out, n.name(), n.valid)
+	setEntryTime(out, n.nameTime(name), n.valid)
 	return fuse.OK
 }
 
@@ -266,7 +285,7 @@ func (f *fsys) fixedNode(n synth) (synth, error) {
 		n.nlink += uint32(len(f.snap.Load().digests))
 	case imagesNode, idsNode:
 		s := f.snap.Load()
-		n.mtime = s.at
+		n.mtime, n.mode = s.at, f.namesMode()
 		if n.id == idsNode {
 			n.nlink += uint32(len(s.ids))
 		} else if d := s.tree.Dir(""); d != nil {

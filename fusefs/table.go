@@ -58,9 +58,12 @@ func (t *table[T]) size() uint64 {
 }
 
 // clear lets go of what is in a slot, which is not given out again.
-func (t *table[T]) clear(slot uint64) {
+func (t *table[T]) clear(slot uint64) { t.set(slot, nil) }
+
+// set puts another item into a slot that was given out.
+func (t *table[T]) set(slot uint64, v *T) {
 	if p := t.chunks.Load(); p != nil && slot>>chunkBits < uint64(len(*p)) {
-		(*p)[slot>>chunkBits][slot&(chunkSize-1)].Store(nil)
+		(*p)[slot>>chunkBits][slot&(chunkSize-1)].Store(v)
 	}
 }
 
@@ -96,6 +99,12 @@ func (t *interned[T]) intern(key string, limit uint64, make func(slot uint64) *T
 	}
 	t.keys.Store(key, slot)
 	return slot, v, nil
+}
+
+// move lets a key stand for the item in a slot, which is another one now.
+func (t *interned[T]) move(slot uint64, key string, v *T) {
+	t.set(slot, v)
+	t.keys.Store(key, slot)
 }
 
 // forget lets the key stand for a new item from now on. The old one keeps its slot.

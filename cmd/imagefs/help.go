@@ -123,7 +123,8 @@ const topicTree = `A mounted store
       images/            its names, as above
       kind path          what it is, and where
       error              only where it cannot be read: why
-  ctl/                   files to write commands to: imagefs help control
+  ctl/                   files to write commands to: imagefs help control,
+                         which also tells how ln, mv, rm and rmdir change names
 
 A repository is a directory for each part of its name: images/team/app/v1 is
 team/app:v1. Where a tag and a deeper repository have the same name, the tag is

@@ -51,6 +51,8 @@ type Ctl struct {
 	st store.Store
 	o  Options
 
+	naming sync.Mutex // taken to give a name that must not be there
+
 	mu     sync.Mutex // guards what follows; never held while a command runs
 	last   map[uint32]Result
 	errors []failure // oldest first
@@ -267,11 +269,22 @@ failed with an errno and nothing has changed.
   cat last                      the result of your last command, JSON
   cat errors                    the last 64 failures, one line of JSON each
 
+Names are links, and change as links do. An image is a name, an ID, or a path.
+
+  ln -s IMAGE images/me/app/v1  give the image a name that is not taken
+  ln -sfn IMAGE images/me/app/v1    let a name, taken or not, name the image
+  mv -T images/a/x images/b/y   rename, in one step
+  rm images/foo/latest          remove a name, never the image
+  rm -r images/foo              remove all names of a repository
+  mkdir -p images/me/app        a place for names; if it stays empty, for 10 minutes
+  rmdir ids/ID                  remove an image, as rmi does
+
 Archives may be of docker save (all ages) or OCI, plain or compressed with gzip,
 zstd, bzip2 or xz.
 
   EINVAL      bad reference or syntax       ENOENT    no such image or file
   EBUSY       other names, or in use        EROFS     the store cannot be written
+  EEXIST      the name is taken             ENOTEMPTY the repository has names
   EBADMSG     corrupt or truncated archive  EFBIG     over the size limits
   EOPNOTSUPP  this store cannot do that     EACCES    you are not the mount's owner
 `
