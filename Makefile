@@ -29,6 +29,7 @@ demo: setup-demo ## load a real image, mount it, look around, retag it, unmount
 	@$(SCRIPTS)/demo.sh
 
 test: setup-test fmt-check vet lint unit fuzz integration interop ## set up what is missing and run all tests
+	@[ "$$(id -u)" = 0 ] || echo "passed, but for the tests of mounts, engines and owners: they need root (sudo make test)"
 
 fmt: ## format the code
 	gofmt -w cmd fusefs store overlay integration

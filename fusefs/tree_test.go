@@ -3,6 +3,7 @@ package fusefs_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand"
@@ -280,15 +281,22 @@ func testReadOnlyAndImmutable(t *testing.T, o fusefs.Options) {
 	}{{false, unix.EPERM}, {true, unix.EROFS}} {
 		o.ReadOnly = c.ro
 		dir := mount(t, s, o)
+		refused := func(what string, err error) {
+			t.Helper()
+			// Of an ordinary user the kernel first asks for permission: the files are root's.
+			if os.Geteuid() == 0 || !errors.Is(err, unix.EACCES) {
+				wantErr(t, what, err, c.want)
+			}
+		}
 		root := filepath.Join(dir, "images/a/1/rootfs")
-		wantErr(t, "create", os.WriteFile(root+"/new", nil, 0o600), c.want)
-		wantErr(t, "write", os.WriteFile(root+"/f", nil, 0o600), c.want)
-		wantErr(t, "remove", os.Remove(root+"/f"), c.want)
-		wantErr(t, "mkdir", os.Mkdir(root+"/d", 0o700), c.want)
-		wantErr(t, "chmod", os.Chmod(root+"/f", 0o600), c.want)
-		wantErr(t, "rename", os.Rename(root+"/f", root+"/g"), c.want)
-		wantErr(t, "link", os.Link(root+"/f", root+"/g"), c.want)
-		wantErr(t, "setxattr", unix.Setxattr(root+"/f", "user.x", nil, 0), c.want)
+		refused("create", os.WriteFile(root+"/new", nil, 0o600))
+		refused("write", os.WriteFile(root+"/f", nil, 0o600))
+		refused("remove", os.Remove(root+"/f"))
+		refused("mkdir", os.Mkdir(root+"/d", 0o700))
+		refused("chmod", os.Chmod(root+"/f", 0o600))
+		refused("rename", os.Rename(root+"/f", root+"/g"))
+		refused("link", os.Link(root+"/f", root+"/g"))
+		refused("setxattr", unix.Setxattr(root+"/f", "user.x", nil, 0))
 		if _, err := os.Stat(filepath.Join(dir, "ctl")); (err != nil) != c.ro {
 			t.Errorf("read-only %v: ctl: %v", c.ro, err)
 		}

@@ -21,6 +21,7 @@ import (
 
 	"imagefs/overlay"
 	"imagefs/store"
+	"imagefs/store/storetest"
 )
 
 var when = time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
@@ -64,6 +65,9 @@ type unpacked struct {
 
 func unpack(t testing.TB, raw []byte, lower *unpacked, unpriv bool) (*unpacked, error) {
 	t.Helper()
+	if !unpriv {
+		storetest.NeedRoot(t)
+	}
 	path := filepath.Join(t.TempDir(), "diff")
 	if err := os.Mkdir(path, 0o755); err != nil {
 		t.Fatal(err)
@@ -411,7 +415,7 @@ func TestLimits(t *testing.T) {
 		dir := t.TempDir()
 		f, _ := os.Open(dir)
 		defer f.Close()
-		if _, err := Unpack(context.Background(), bytes.NewReader(raw), UnpackOptions{Dst: f, Split: io.Discard, Limits: lim}); !errors.Is(err, store.ErrTooLarge) {
+		if _, err := Unpack(context.Background(), bytes.NewReader(raw), UnpackOptions{Dst: f, Split: io.Discard, Limits: lim, Unprivileged: os.Geteuid() != 0}); !errors.Is(err, store.ErrTooLarge) {
 			t.Errorf("%+v: %v", lim, err)
 		}
 	}

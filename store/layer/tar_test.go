@@ -96,6 +96,7 @@ func TestTarIsWhatIsUnpacked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	storetest.NeedRoot(t)
 	good, sparse := 0, 0
 	for name, raw := range tars {
 		t.Run(name, func(t *testing.T) {
