@@ -124,6 +124,15 @@ type Remover interface {
 	Remove(ctx context.Context, refOrID string, force bool) (Removed, error)
 }
 
+// Previewer is a Remover that can tell what it would do.
+type Previewer interface {
+	// Preview tells what calls of Remove without force would do, one after the
+	// other, and changes nothing. Element i of both results is of the call for
+	// refsOrIDs[i], which are familiar references or full IDs; the last error is
+	// that of a store that cannot be read.
+	Preview(ctx context.Context, refsOrIDs ...string) ([]Removed, []error, error)
+}
+
 // Problem is one thing that Check found.
 type Problem struct {
 	What string // what it is about: "image sha256:…", "layer sha256:…", "repositories.json", a path
@@ -203,6 +212,24 @@ type Loader interface {
 	Load(ctx context.Context, r io.Reader) ([]Loaded, error)
 	// LoadPath loads an archive file or an OCI layout directory.
 	LoadPath(ctx context.Context, path string) ([]Loaded, error)
+}
+
+// ImportOptions say what image is made of a root file system. The zero value is
+// one without a name, for this machine's architecture.
+type ImportOptions struct {
+	Name     string   // a reference, the tag "latest" implied; "" for none
+	Changes  []string // Dockerfile instructions for its config; see package change
+	Message  string   // the comment of its one step, "" for "Imported from -", as Docker has it
+	Platform string   // os/arch[/variant], "" for Linux on this machine
+}
+
+// Importer makes images of root file systems. Nothing of an import that fails
+// stays. Errors are those of Loader.
+type Importer interface {
+	// Import makes an image with one layer of a tar, plain or compressed, which it reads to its end.
+	Import(ctx context.Context, r io.Reader, o ImportOptions) (Loaded, error)
+	// ImportPath imports a file.
+	ImportPath(ctx context.Context, path string, o ImportOptions) (Loaded, error)
 }
 
 // TarHolder is a Layer that can tell, without reading anything, whether Tar and TarSize are supported.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ type progress struct {
 	bar   *mpb.Bar
 	what  string
 	total int64
+	plain bool // what is counted are things, not bytes
 	ended bool
 }
 
@@ -61,6 +63,17 @@ func (p *progress) report(now archive.Progress) {
 	p.bar.SetCurrent(now.Read)
 }
 
+// count moves the bar of work that is counted in things.
+func (p *progress) count(what string, done, of int) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	p.plain = true
+	p.mu.Unlock()
+	p.report(archive.Progress{Read: int64(done), Total: int64(of), What: what})
+}
+
 // start makes the bar; p.mu is held.
 func (p *progress) start() {
 	p.pool = mpb.New(mpb.WithOutput(p.out), mpb.WithRenderDelay(p.show), mpb.WithWidth(64), mpb.WithAutoRefresh())
@@ -68,6 +81,11 @@ func (p *progress) start() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return p.total > 0
+	}
+	plain := func(decor.Statistics) bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.plain
 	}
 	p.bar = p.pool.New(0, mpb.BarStyle(),
 		mpb.BarFillerMiddleware(func(bar mpb.BarFiller) mpb.BarFiller {
@@ -85,11 +103,14 @@ func (p *progress) start() {
 			return p.what
 		}, decor.WC{W: 20, C: decor.DindentRight})),
 		mpb.AppendDecorators(decor.Any(func(st decor.Statistics) string {
-			read := units.HumanSize(float64(st.Current))
-			if !known(st) {
-				return read
+			size := func(n int64) string { return units.HumanSize(float64(n)) }
+			if plain(st) {
+				size = func(n int64) string { return fmt.Sprint(n) }
 			}
-			return read + " of " + units.HumanSize(float64(st.Total))
+			if !known(st) {
+				return size(st.Current)
+			}
+			return size(st.Current) + " of " + size(st.Total)
 		})),
 	)
 }

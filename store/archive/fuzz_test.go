@@ -29,7 +29,9 @@ func FuzzLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var outs [][]store.Loaded
 		for way, load := range map[string]func(*Loader) ([]store.Loaded, error){
-			"file": func(l *Loader) ([]store.Loaded, error) { return l.file(ctx, bytes.NewReader(b), 0, int64(len(b))) },
+			"file": func(l *Loader) ([]store.Loaded, error) {
+				return l.file(ctx, io.NewSectionReader(bytes.NewReader(b), 0, int64(len(b))))
+			},
 			"pipe": func(l *Loader) ([]store.Loaded, error) { return l.Load(ctx, pipe(b)) },
 		} {
 			sink := storetest.Sink{OnUnpack: func(r io.Reader) error { return nil }}

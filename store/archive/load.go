@@ -84,7 +84,19 @@ func (i *image) String() string {
 var host = platform.Host()
 
 // run loads what open reads.
-func (l *Loader) run(ctx context.Context, open func(*load) (content, error)) (_ []store.Loaded, err error) {
+func (l *Loader) run(ctx context.Context, open func(*load) (content, error)) (out []store.Loaded, err error) {
+	err = l.session(ctx, l.opts.Platform, func(ld *load) error {
+		out, err = ld.all(open)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// session is one load for a platform, "" for this machine's: do commits it, or it is taken back.
+func (l *Loader) session(ctx context.Context, want string, do func(*load) error) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	ld := &load{ctx: ctx, dst: l.dst, log: l.opts.Log, lim: l.opts.Limits, meter: newMeter(l.opts.Progress), want: host}
 	defer func() {
@@ -97,16 +109,15 @@ func (l *Loader) run(ctx context.Context, open func(*load) (content, error)) (_ 
 		}
 		ld.meter.stop()
 	}()
-	if ld.explicit = l.opts.Platform != ""; ld.explicit {
-		if ld.want, err = platform.Parse(l.opts.Platform); err != nil {
-			return nil, err
+	if ld.explicit = want != ""; ld.explicit {
+		if ld.want, err = platform.Parse(want); err != nil {
+			return err
 		}
 	}
-	out, err := ld.all(open)
-	if err != nil {
-		return nil, ld.final(err)
+	if err := do(ld); err != nil {
+		return ld.final(err)
 	}
-	return out, nil
+	return nil
 }
 
 // final gives an error of the input as it is.

@@ -88,47 +88,42 @@ var _ store.Loader = (*Loader)(nil)
 // comes back as it is. When ctx ends, Load does not wait for a Read of r that
 // nothing can interrupt: r must then not be used before that Read has returned.
 func (l *Loader) Load(ctx context.Context, r io.Reader) ([]store.Loaded, error) {
-	f, ok := r.(*os.File)
-	if !ok {
-		return l.stream(ctx, r, -1, true)
-	}
-	st, err := f.Stat()
+	f, rest, err := regular(r)
 	if err != nil {
 		return nil, err
 	}
-	if !st.Mode().IsRegular() {
+	if f == nil {
 		return l.stream(ctx, r, -1, true)
 	}
-	off, err := f.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return nil, err
-	}
-	out, err := l.file(ctx, f, off, st.Size())
+	out, err := l.file(ctx, rest)
 	if err == nil {
-		_, _ = f.Seek(st.Size(), io.SeekStart)
+		_, _ = f.Seek(0, io.SeekEnd)
 	}
 	return out, err
+}
+
+// regular returns the file that a reader is, if it is a regular one, and what is left of it.
+func regular(r io.Reader) (f *os.File, rest *io.SectionReader, err error) {
+	f, ok := r.(*os.File)
+	if !ok {
+		return nil, nil, nil
+	}
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return nil, nil, err
+	}
+	off, err := f.Seek(0, io.SeekCurrent)
+	return f, io.NewSectionReader(f, off, max(st.Size()-off, 0)), err
 }
 
 // LoadPath implements store.Loader. The path may be reached through links. A
 // fifo is read as a stream; a device or socket is store.ErrInvalid.
 func (l *Loader) LoadPath(ctx context.Context, path string) ([]store.Loaded, error) {
-	// Opening a device can already do something, so that it is not tried.
-	st, err := os.Stat(path)
+	f, st, err := openInput(ctx, path, true)
 	if err != nil {
-		return nil, pathError(err)
-	}
-	if err := loadable(path, st); err != nil {
 		return nil, err
-	}
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, pathError(err)
 	}
 	defer f.Close()
-	if st, err = f.Stat(); err != nil {
-		return nil, err
-	}
 	switch {
 	case st.IsDir():
 		root, err := beneath.Open(path)
@@ -138,19 +133,45 @@ func (l *Loader) LoadPath(ctx context.Context, path string) ([]store.Loaded, err
 		defer root.Close()
 		return l.dir(ctx, root)
 	case st.Mode().IsRegular():
-		return l.file(ctx, f, 0, st.Size())
-	case st.Mode()&fs.ModeNamedPipe != 0:
-		if err := awaitWriter(ctx, f); err != nil {
-			return nil, err
-		}
-		return l.stream(ctx, f, -1, true)
+		return l.file(ctx, io.NewSectionReader(f, 0, st.Size()))
 	}
-	return nil, loadable(path, st)
+	return l.stream(ctx, f, -1, true)
 }
 
-func loadable(path string, st fs.FileInfo) error {
-	if m := st.Mode(); m.IsRegular() || m.IsDir() || m&fs.ModeNamedPipe != 0 {
+// openInput opens a regular file, a fifo that somebody writes to, or, with
+// dirs, a directory. store.ErrInvalid for anything else.
+func openInput(ctx context.Context, path string, dirs bool) (*os.File, fs.FileInfo, error) {
+	// Opening a device can already do something, so that it is not tried.
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, nil, pathError(err)
+	}
+	if err := loadable(path, st, dirs); err != nil {
+		return nil, nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, nil, pathError(err)
+	}
+	if st, err = f.Stat(); err == nil {
+		err = loadable(path, st, dirs)
+	}
+	if err == nil && st.Mode()&fs.ModeNamedPipe != 0 {
+		err = awaitWriter(ctx, f)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, st, nil
+}
+
+func loadable(path string, st fs.FileInfo, dirs bool) error {
+	switch m := st.Mode(); {
+	case m.IsRegular(), m&fs.ModeNamedPipe != 0, m.IsDir() && dirs:
 		return nil
+	case m.IsDir():
+		return fmt.Errorf("%s is a directory; send it as a tar, with tar -C %s -c .: %w", path, path, store.ErrInvalid)
 	}
 	return fmt.Errorf("%s is neither a file nor a directory nor a pipe: %w", path, store.ErrInvalid)
 }
@@ -189,9 +210,8 @@ func awaitWriter(ctx context.Context, f *os.File) error {
 	}
 }
 
-// file loads a regular file from an offset on.
-func (l *Loader) file(ctx context.Context, f io.ReaderAt, off, size int64) ([]store.Loaded, error) {
-	sec := io.NewSectionReader(f, off, max(size-off, 0))
+// file loads a regular file, or what is left of one.
+func (l *Loader) file(ctx context.Context, sec *io.SectionReader) ([]store.Loaded, error) {
 	head := make([]byte, compress.HeadSize)
 	n, err := sec.ReadAt(head, 0)
 	if err != nil && err != io.EOF {

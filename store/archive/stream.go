@@ -39,6 +39,19 @@ type streamContent struct {
 
 // readStream reads an archive to the end of the stream.
 func (l *load) readStream(r io.Reader, live bool) (content, error) {
+	src, err := l.plain(r, live)
+	if err != nil {
+		return nil, err
+	}
+	s := &streamContent{ld: l, tree: newTree[*member](l.lim.Members)}
+	if err := s.read(src); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// plain counts what is read of the input and decompresses it. live: a Read may have to wait.
+func (l *load) plain(r io.Reader, live bool) (io.Reader, error) {
 	src := l.meter.reader(r)
 	if live {
 		p := newPump(l.ctx, src, 1)
@@ -50,18 +63,14 @@ func (l *load) readStream(r io.Reader, live bool) (content, error) {
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
-	src = in
-	if f := compress.Detect(head); f != compress.None {
-		z := compress.NewReader(in, f, compress.Options{Window: l.lim.Window})
-		p := newPump(l.ctx, z, pumpChunk)
-		l.cleanup = append(l.cleanup, func() { <-p.done; z.Close() })
-		src = p
+	f := compress.Detect(head)
+	if f == compress.None {
+		return in, nil
 	}
-	s := &streamContent{ld: l, tree: newTree[*member](l.lim.Members)}
-	if err := s.read(src); err != nil {
-		return nil, err
-	}
-	return s, nil
+	z := compress.NewReader(in, f, compress.Options{Window: l.lim.Window})
+	p := newPump(l.ctx, z, pumpChunk)
+	l.cleanup = append(l.cleanup, func() { <-p.done; z.Close() })
+	return p, nil
 }
 
 func (s *streamContent) read(r io.Reader) error {

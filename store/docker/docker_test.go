@@ -380,10 +380,9 @@ func TestJournalIsRedone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.remove(id, "app:v1", "app:v1", false); err != nil {
+	if _, err := p.step(id, "app:v1", "app:v1", false); err != nil {
 		t.Fatal(err)
 	}
-	p.layers()
 	if _, err := s2.begin(p.rec); err != nil {
 		t.Fatal(err)
 	}

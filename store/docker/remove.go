@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,16 +30,9 @@ func (s *Store) Remove(ctx context.Context, refOrID string, force bool) (store.R
 	if err != nil {
 		return store.Removed{}, err
 	}
-	if err := p.remove(id, ref, refOrID, force); err != nil {
+	out, err := p.step(id, ref, refOrID, force)
+	if err != nil {
 		return store.Removed{}, err
-	}
-	out := store.Removed{Untagged: p.rec.Untag}
-	for _, img := range p.rec.Images {
-		out.Deleted = append(out.Deleted, img.ID)
-	}
-	p.layers()
-	for _, l := range p.rec.Layers {
-		out.Deleted = append(out.Deleted, l.Chain)
 	}
 	if len(p.rec.Images) == 0 {
 		// A name alone is one step and needs no journal.
@@ -50,6 +44,43 @@ func (s *Store) Remove(ctx context.Context, refOrID string, force bool) (store.R
 	}
 	beneath.Step()
 	return out, s.finish(file, s.doRemove(p.rec))
+}
+
+var _ store.Previewer = (*Store)(nil)
+
+// Preview implements store.Previewer.
+func (s *Store) Preview(ctx context.Context, refsOrIDs ...string) ([]store.Removed, []error, error) {
+	if err := s.writable(); err != nil {
+		return nil, nil, err
+	}
+	if s.opts.ReadOnly {
+		return nil, nil, fmt.Errorf("store %s was opened read-only: %w", s.path, store.ErrReadOnly)
+	}
+	g, err := s.takeGuard()
+	if err != nil {
+		return nil, nil, err
+	}
+	g.release()
+	p, err := s.planner(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	out, errs := make([]store.Removed, len(refsOrIDs)), make([]error, len(refsOrIDs))
+	for i, given := range refsOrIDs {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		id, ref := digest.Digest(given), ""
+		if !store.IsID(id) {
+			id, ref = cmp.Or(p.names.Tags[given], p.names.Digests[given]), given
+		}
+		if _, ok := p.images[id]; !ok || !p.live(id) {
+			errs[i] = fmt.Errorf("no such image: %s: %w", given, store.ErrNotFound)
+			continue
+		}
+		out[i], errs[i] = p.step(id, ref, given, false)
+	}
+	return out, errs, nil
 }
 
 // container is what matters of a container.
@@ -68,6 +99,8 @@ type planner struct {
 	parents    map[digest.Digest]digest.Digest
 	containers []container
 	rec        record
+	gone       []digest.Digest        // images, each with its layers from the top, as Docker tells of them
+	done       map[digest.Digest]bool // images that go, layers that were looked at
 }
 
 func (s *Store) planner(ctx context.Context) (*planner, error) {
@@ -75,7 +108,7 @@ func (s *Store) planner(ctx context.Context) (*planner, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{s: s, names: r.names(nil), images: map[digest.Digest][]digest.Digest{}, broken: map[digest.Digest]bool{}, parents: map[digest.Digest]digest.Digest{}, rec: record{Op: opRemove}}
+	p := &planner{s: s, names: r.names(nil), images: map[digest.Digest][]digest.Digest{}, broken: map[digest.Digest]bool{}, parents: map[digest.Digest]digest.Digest{}, done: map[digest.Digest]bool{}, rec: record{Op: opRemove}}
 	ids, err := s.IDs(ctx)
 	if err != nil {
 		return nil, err
@@ -115,12 +148,35 @@ func (s *Store) containers() ([]container, error) {
 	return out, nil
 }
 
+// step adds one removal to the plan, and tells what it adds.
+func (p *planner) step(id digest.Digest, ref, given string, force bool) (store.Removed, error) {
+	untagged, gone, images := len(p.rec.Untag), len(p.gone), len(p.rec.Images)
+	if err := p.remove(id, ref, given, force); err != nil {
+		return store.Removed{}, err
+	}
+	if len(p.rec.Images) > images && p.sweeps() {
+		for _, c := range p.s.orphans(p.needed()) {
+			p.layer(c)
+		}
+	}
+	return store.Removed{Untagged: slices.Clone(p.rec.Untag[untagged:]), Deleted: slices.Clone(p.gone[gone:])}, nil
+}
+
+// untag adds names to those that go.
+func (p *planner) untag(refs ...string) {
+	p.rec.Untag = append(p.rec.Untag, refs...)
+	for _, r := range refs {
+		delete(p.names.Tags, r)
+		delete(p.names.Digests, r)
+	}
+}
+
 // refs returns all references of an image, sorted.
 func (p *planner) refs(id digest.Digest) []string {
 	var out []string
 	for _, m := range []map[string]digest.Digest{p.names.Tags, p.names.Digests} {
 		for ref, i := range m {
-			if i == id && !slices.Contains(p.rec.Untag, ref) {
+			if i == id {
 				out = append(out, ref)
 			}
 		}
@@ -186,7 +242,7 @@ func (p *planner) remove(id digest.Digest, ref, given string, force bool) error 
 		if c := p.user(id, false); c != nil && !force && single(p.refs(id)) {
 			return conflict(given, "container "+short(c.ID)+" is using its referenced image "+short(id.Encoded()), mustForce)
 		}
-		p.rec.Untag = withDigests(p.names, id, ref)
+		p.untag(withDigests(p.names, id, ref)...)
 		if len(p.refs(id)) > 0 {
 			return nil
 		}
@@ -196,7 +252,7 @@ func (p *planner) remove(id digest.Digest, ref, given string, force bool) error 
 		if err := p.conflicts(id, given, force); err != nil {
 			return err
 		}
-		p.rec.Untag = append(p.rec.Untag, refs...)
+		p.untag(refs...)
 	}
 	return p.delete(id, given, force, false)
 }
@@ -218,9 +274,7 @@ func (p *planner) conflicts(id digest.Digest, given string, force bool) error {
 }
 
 // live tells whether an image stays.
-func (p *planner) live(id digest.Digest) bool {
-	return !slices.ContainsFunc(p.rec.Images, func(r recordImage) bool { return r.ID == id })
-}
+func (p *planner) live(id digest.Digest) bool { return !p.done[id] }
 
 // delete takes an image with all its names, then the parents that only it
 // needed. With quiet, because a name was given and is gone, an image that must
@@ -236,9 +290,18 @@ func (p *planner) delete(id digest.Digest, given string, force, quiet bool) erro
 		if !force {
 			return conflict(given, "image is referenced in multiple repositories", mustForce)
 		}
-		p.rec.Untag = append(p.rec.Untag, refs...)
+		p.untag(refs...)
 	}
 	p.rec.Images = append(p.rec.Images, recordImage{ID: id})
+	p.gone = append(p.gone, id)
+	p.done[id] = true
+	needed := p.needed()
+	for _, c := range slices.Backward(p.images[id]) {
+		if needed[c] {
+			break
+		}
+		p.layer(c)
+	}
 	parent := p.parents[id]
 	if _, ok := p.images[parent]; !ok || !p.live(parent) || len(p.refs(parent)) > 0 || p.hasChildren(parent) || p.user(parent, false) != nil {
 		return nil
@@ -255,8 +318,8 @@ func (p *planner) hasChildren(id digest.Digest) bool {
 	return false
 }
 
-// layers adds the layers that nothing needs any more, from the top.
-func (p *planner) layers() {
+// needed returns the layers that images which stay, and containers, stand on.
+func (p *planner) needed() map[digest.Digest]bool {
 	needed := map[digest.Digest]bool{}
 	for id, chains := range p.images {
 		if p.live(id) {
@@ -276,18 +339,7 @@ func (p *planner) layers() {
 			c = digest.Digest(b)
 		}
 	}
-	done := map[digest.Digest]bool{}
-	for _, img := range p.rec.Images {
-		chains := p.images[img.ID]
-		for n := len(chains) - 1; n >= 0 && !needed[chains[n]]; n-- {
-			p.layer(chains[n], done)
-		}
-	}
-	if p.sweeps() {
-		for _, c := range p.s.orphans(needed) {
-			p.layer(c, done)
-		}
-	}
+	return needed
 }
 
 // sweeps tells whether the layers that belong to no image go, too: with a
@@ -304,11 +356,11 @@ func (p *planner) sweeps() bool {
 }
 
 // layer adds a layer once.
-func (p *planner) layer(c digest.Digest, done map[digest.Digest]bool) {
-	if done[c] {
+func (p *planner) layer(c digest.Digest) {
+	if p.done[c] {
 		return
 	}
-	done[c] = true
+	p.done[c] = true
 	cache, err := p.s.root.Read(overlay2.layers+"/"+c.Encoded()+"/cache-id", maxSmall)
 	if err != nil || !cacheID().Match(cache) || string(cache) == "l" {
 		return // broken: nothing tells what belongs to it
@@ -318,6 +370,7 @@ func (p *planner) layer(c digest.Digest, done map[digest.Digest]bool) {
 		l.Link = string(b)
 	}
 	p.rec.Layers = append(p.rec.Layers, l)
+	p.gone = append(p.gone, c)
 }
 
 // mounted returns the chains that containers stand on.

@@ -67,10 +67,18 @@ func (p Platform) String() string {
 		return "an unknown platform"
 	}
 	s := p.OS + "/" + p.Arch
-	if p.Variant != "" && !(p.Arch == "arm64" && p.Variant == "v8") && !(p.Arch == "amd64" && p.Variant == "v1") {
-		s += "/" + p.Variant
+	if v := p.Named(); v != "" {
+		s += "/" + v
 	}
 	return s
+}
+
+// Named is the variant, "" for the one that is meant by none, where configs leave it out.
+func (p Platform) Named() string {
+	if p.Arch == "arm64" && p.Variant == "v8" || p.Arch == "amd64" && p.Variant == "v1" {
+		return ""
+	}
+	return p.Variant
 }
 
 // worst is the rank of an image that does not say what it runs on.

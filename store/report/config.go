@@ -2,73 +2,17 @@ package report
 
 import (
 	"encoding/json"
-	"time"
+
+	"imagefs/store"
 )
-
-// ContainerConfig is the "config" and "container_config" of an image config
-// with all of Docker's fields, in the order in which Docker prints them.
-type ContainerConfig struct {
-	Hostname        string
-	Domainname      string
-	User            string
-	AttachStdin     bool
-	AttachStdout    bool
-	AttachStderr    bool
-	ExposedPorts    map[string]struct{} `json:",omitempty"`
-	Tty             bool
-	OpenStdin       bool
-	StdinOnce       bool
-	Env             []string
-	Cmd             words
-	Healthcheck     *Healthcheck `json:",omitempty"`
-	ArgsEscaped     bool         `json:",omitempty"`
-	Image           string
-	Volumes         map[string]struct{}
-	WorkingDir      string
-	Entrypoint      words
-	NetworkDisabled bool   `json:",omitempty"`
-	MacAddress      string `json:",omitempty"`
-	OnBuild         []string
-	Labels          map[string]string
-	StopSignal      string `json:",omitempty"`
-	StopTimeout     *int   `json:",omitempty"`
-	Shell           words  `json:",omitempty"`
-}
-
-// Healthcheck is how an image's containers are checked.
-type Healthcheck struct {
-	Test          []string      `json:",omitempty"`
-	Interval      time.Duration `json:",omitempty"`
-	Timeout       time.Duration `json:",omitempty"`
-	StartPeriod   time.Duration `json:",omitempty"`
-	StartInterval time.Duration `json:",omitempty"`
-	Retries       int           `json:",omitempty"`
-}
-
-// words is a command: a list of strings, or in old images one string.
-type words []string
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (w *words) UnmarshalJSON(b []byte) error {
-	var list []string
-	if err := json.Unmarshal(b, &list); err == nil {
-		*w = list
-		return nil
-	}
-	var one string
-	if err := json.Unmarshal(b, &one); err == nil {
-		*w = words{one}
-	}
-	return nil
-}
 
 // imageConfig is what only Inspect needs of an image config.
 type imageConfig struct {
-	Comment         string           `json:"comment"`
-	Container       string           `json:"container"`
-	ContainerConfig ContainerConfig  `json:"container_config"`
-	DockerVersion   string           `json:"docker_version"`
-	Config          *ContainerConfig `json:"config"`
+	Comment         string                 `json:"comment"`
+	Container       string                 `json:"container"`
+	ContainerConfig store.ContainerConfig  `json:"container_config"`
+	DockerVersion   string                 `json:"docker_version"`
+	Config          *store.ContainerConfig `json:"config"`
 	RootFS          struct {
 		Type string `json:"type"`
 	} `json:"rootfs"`

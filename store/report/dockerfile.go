@@ -285,7 +285,7 @@ func quotedWords(s string) []string {
 }
 
 // config writes what a config says, for an image without a history.
-func (d *dockerfile) config(c *ContainerConfig, layers int) {
+func (d *dockerfile) config(c *store.ContainerConfig, layers int) {
 	for n := range layers {
 		d.comment(fmt.Sprintf("layer %d, of which nothing is recorded", n))
 	}

@@ -2,13 +2,12 @@ package report
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"path"
-	"strings"
+	"slices"
 	"time"
 
 	"imagefs/store"
+	"imagefs/store/filter"
 )
 
 // Filter chooses images. The zero value is what `docker images` lists.
@@ -17,8 +16,9 @@ type Filter struct {
 
 	dangling      answer
 	references    []string
-	labels        []string
+	labels        filter.Labels
 	before, since []string
+	until         []time.Time
 }
 
 type answer uint8
@@ -30,46 +30,45 @@ const (
 )
 
 // Filters is a list of all filters for help texts.
-const Filters = "dangling=true|false, reference=PATTERN, label=KEY[=VALUE], before=IMAGE, since=IMAGE"
+const Filters = "dangling=true|false, reference=PATTERN, label=KEY[=VALUE], before=IMAGE, since=IMAGE, until=TIME"
 
 // Add adds a condition of the form name=value, as Docker's --filter takes it.
 // Several references are alternatives; all other conditions must hold.
 // ErrInvalid, wrapped, for a condition that is none.
 func (f *Filter) Add(condition string) error {
-	name, value, ok := strings.Cut(condition, "=")
-	name, value = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)
-	if !ok {
-		return fmt.Errorf("filter %q: want name=value (%s): %w", condition, Filters, store.ErrInvalid)
+	name, value, err := filter.Cut(condition, Filters)
+	if err != nil {
+		return err
 	}
 	switch name {
 	case "dangling":
-		switch strings.ToLower(value) {
-		case "true", "1":
+		f.dangling = no
+		if is, err := filter.Bool(name, value); err != nil {
+			return err
+		} else if is {
 			f.dangling = yes
-		case "false", "0":
-			f.dangling = no
-		default:
-			return badFilter(name, value)
 		}
 	case "reference":
 		if _, err := path.Match(value, ""); err != nil {
-			return badFilter(name, value)
+			return filter.Bad(name, value)
 		}
 		f.references = append(f.references, value)
 	case "label":
-		f.labels = append(f.labels, value)
+		f.labels.Require(value)
 	case "before":
 		f.before = append(f.before, value)
 	case "since":
 		f.since = append(f.since, value)
+	case "until":
+		t, err := filter.Time(name, value, time.Now())
+		if err != nil {
+			return err
+		}
+		f.until = append(f.until, t)
 	default:
-		return fmt.Errorf("filter %q: there is no such filter (%s): %w", name, Filters, store.ErrInvalid)
+		return filter.Unknown(name, Filters)
 	}
 	return nil
-}
-
-func badFilter(name, value string) error {
-	return fmt.Errorf("filter %s=%s: bad value: %w", name, value, store.ErrInvalid)
 }
 
 // period is the time in which listed images were created, ends excluded; zero ends are open.
@@ -93,11 +92,15 @@ func (f Filter) span(ctx context.Context, st store.Store) (period, error) {
 		return img.Config().Created, nil
 	}
 	var p period
+	ends := slices.Clone(f.until)
 	for _, ref := range f.before {
 		t, err := created(ref)
 		if err != nil {
 			return p, err
 		}
+		ends = append(ends, t)
+	}
+	for _, t := range ends {
 		if p.before.IsZero() || t.Before(p.before) {
 			p.before = t
 		}
@@ -112,25 +115,4 @@ func (f Filter) span(ctx context.Context, st store.Store) (period, error) {
 		}
 	}
 	return p, nil
-}
-
-// label tells whether an image has all the labels that are asked for.
-func (f Filter) label(img store.Image) bool {
-	if len(f.labels) == 0 {
-		return true
-	}
-	var c struct {
-		Config struct{ Labels map[string]string } `json:"config"`
-	}
-	if err := json.Unmarshal(img.RawConfig(), &c); err != nil {
-		return false
-	}
-	for _, l := range f.labels {
-		key, want, exact := strings.Cut(l, "=")
-		got, ok := c.Config.Labels[key]
-		if !ok || exact && got != want {
-			return false
-		}
-	}
-	return true
 }

@@ -11,6 +11,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/filter"
 )
 
 // Summary is what a list of images tells about one.
@@ -61,7 +62,7 @@ func Images(ctx context.Context, st store.Store, f Filter) ([]Summary, error) {
 	}
 	var out []Summary
 	for _, img := range all {
-		if !span.has(img.Config().Created) || !f.label(img) {
+		if !span.has(img.Config().Created) || !f.labels.Match(img) {
 			continue
 		}
 		s := Summary{ID: img.ID(), Parent: img.Parent(), Created: img.Config().Created, Size: Size(img), Err: img.Err(), Stores: stores[img.ID()]}
@@ -144,7 +145,7 @@ func (f Filter) matching(refs []string) ([]string, error) {
 		for _, p := range f.references {
 			ok, err := reference.FamiliarMatch(p, n)
 			if err != nil {
-				return nil, badFilter("reference", p)
+				return nil, filter.Bad("reference", p)
 			}
 			if ok {
 				out = append(out, r)

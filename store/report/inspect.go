@@ -20,10 +20,10 @@ type Inspection struct {
 	Comment         string
 	Created         string
 	Container       string
-	ContainerConfig *ContainerConfig
+	ContainerConfig *store.ContainerConfig
 	DockerVersion   string
 	Author          string
-	Config          *ContainerConfig
+	Config          *store.ContainerConfig
 	Architecture    string
 	Variant         string `json:",omitempty"`
 	Os              string

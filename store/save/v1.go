@@ -8,25 +8,24 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
-	"imagefs/store/report"
 )
 
 // v1Image is an image as Docker before 1.10 described it, with the fields and
 // in the order in which dockerd writes them.
 type v1Image struct {
-	ID              string                  `json:"id,omitempty"`
-	Parent          string                  `json:"parent,omitempty"`
-	Comment         string                  `json:"comment,omitempty"`
-	Created         time.Time               `json:"created"`
-	Container       string                  `json:"container,omitempty"`
-	ContainerConfig report.ContainerConfig  `json:"container_config"`
-	DockerVersion   string                  `json:"docker_version,omitempty"`
-	Author          string                  `json:"author,omitempty"`
-	Config          *report.ContainerConfig `json:"config,omitempty"`
-	Architecture    string                  `json:"architecture,omitempty"`
-	Variant         string                  `json:"variant,omitempty"`
-	OS              string                  `json:"os,omitempty"`
-	Size            int64                   `json:",omitempty"`
+	ID              string                 `json:"id,omitempty"`
+	Parent          string                 `json:"parent,omitempty"`
+	Comment         string                 `json:"comment,omitempty"`
+	Created         time.Time              `json:"created"`
+	Container       string                 `json:"container,omitempty"`
+	ContainerConfig store.ContainerConfig  `json:"container_config"`
+	DockerVersion   string                 `json:"docker_version,omitempty"`
+	Author          string                 `json:"author,omitempty"`
+	Config          *store.ContainerConfig `json:"config,omitempty"`
+	Architecture    string                 `json:"architecture,omitempty"`
+	Variant         string                 `json:"variant,omitempty"`
+	OS              string                 `json:"os,omitempty"`
+	Size            int64                  `json:",omitempty"`
 }
 
 // v1Layer is a layer's directory in a Docker archive.
@@ -41,7 +40,7 @@ func v1Layers(raw []byte, diffIDs []digest.Digest) ([]v1Layer, error) {
 	var image v1Image
 	// After an UnmarshalTypeError all other fields are filled in.
 	_ = json.Unmarshal(raw, &image)
-	for _, c := range []*report.ContainerConfig{&image.ContainerConfig, image.Config} {
+	for _, c := range []*store.ContainerConfig{&image.ContainerConfig, image.Config} {
 		if c != nil && c.Healthcheck != nil {
 			c.Healthcheck.StartInterval = 0 // the versions that write this form do not know it
 		}

@@ -1,0 +1,284 @@
+package prune
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/store"
+)
+
+// Options of Run.
+type Options struct {
+	Filter
+	DryRun bool // only tell what would go
+	// InUse tells why an image must stay although the store could remove it, nil if nothing forbids it; may be nil.
+	InUse func(ctx context.Context, refOrID string) error
+	// Progress, if not nil, is told how many of the images that may go are done.
+	Progress func(done, of int)
+}
+
+// Result is what a prune did, or would do, in the order in which it was done.
+type Result struct {
+	Removed   []store.Removed
+	Reclaimed int64     // bytes of the layers that were deleted
+	Skipped   []Problem // images that have to stay
+	Failed    []Problem // images that could not be removed
+}
+
+// Problem is why an image is still there.
+type Problem struct {
+	Image string // a reference or an ID
+	Err   error
+}
+
+// Run prunes a store, or each of the stores it is made of that can be changed.
+// When ctx ends, what was done stays done and is in the result. Errors: those
+// of a store that cannot be changed (store.ErrReadOnly, store.ErrUnsupported)
+// or read, store.ErrInvalid for filters that contradict each other. What goes
+// wrong with one image is in the result only.
+func Run(ctx context.Context, st store.Store, o Options) (Result, error) {
+	var r Result
+	if err := o.check(); err != nil {
+		return r, err
+	}
+	parts, err := able(st)
+	if err != nil {
+		return r, err
+	}
+	for _, p := range parts {
+		if err := o.one(ctx, p, &r); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// remover is a store that can be pruned.
+type remover interface {
+	store.Store
+	store.Remover
+}
+
+// able returns the stores that can be pruned, or why none can.
+func able(st store.Store) ([]remover, error) {
+	p, ok := st.(store.Parter)
+	if !ok {
+		if r, ok := st.(remover); ok {
+			return []remover{r}, nil
+		}
+		return nil, store.Cannot(st, "remove images")
+	}
+	var out []remover
+	var why error
+	for _, part := range p.Parts() {
+		r, ok := part.Store.(remover)
+		switch {
+		case ok && part.Fixed == "":
+			out = append(out, r)
+		case ok && why == nil:
+			why = fmt.Errorf("the store %s at %s is only read; %s: %w", part.Name, part.Path, part.Fixed, store.ErrReadOnly)
+		}
+	}
+	if len(out) == 0 && why == nil {
+		why = store.Cannot(st, "remove images")
+	}
+	if len(out) > 0 {
+		why = nil
+	}
+	return out, why
+}
+
+// candidate is an image that may go.
+type candidate struct {
+	id      digest.Digest
+	refs    []string // one by one; the ID if there are none
+	created time.Time
+}
+
+// one prunes one store.
+func (o *Options) one(ctx context.Context, st remover, r *Result) error {
+	s, err := survey(ctx, st)
+	if err != nil {
+		return err
+	}
+	list := s.candidates(&o.Filter, r)
+	free := slices.DeleteFunc(slices.Clone(list), func(c candidate) bool { return o.DryRun && o.busy(ctx, c, r) })
+	if o.DryRun {
+		return o.preview(ctx, st, s, free, r)
+	}
+	for n, c := range list {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !o.busy(ctx, c, r) {
+			if err := o.remove(ctx, st, s, c, r); err != nil {
+				return err
+			}
+		}
+		if o.Progress != nil {
+			o.Progress(n+1, len(list))
+		}
+	}
+	return nil
+}
+
+// busy tells whether something else than the store keeps an image.
+func (o *Options) busy(ctx context.Context, c candidate, r *Result) bool {
+	if o.InUse == nil {
+		return false
+	}
+	err := o.InUse(ctx, string(c.id))
+	if errors.Is(err, store.ErrBusy) {
+		r.Skipped = append(r.Skipped, Problem{c.refs[0], err})
+		return true
+	}
+	return false // anything else the store will tell itself
+}
+
+func (o *Options) remove(ctx context.Context, st remover, s *state, c candidate, r *Result) error {
+	for _, ref := range c.refs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		done, err := st.Remove(ctx, ref, false)
+		if err := r.add(ctx, s, ref, done, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *Options) preview(ctx context.Context, st remover, s *state, list []candidate, r *Result) error {
+	p, ok := st.(store.Previewer)
+	if !ok {
+		return store.Cannot(st, "tell what a removal would do")
+	}
+	var refs []string
+	for _, c := range list {
+		refs = append(refs, c.refs...)
+	}
+	removed, errs, err := p.Preview(ctx, refs...)
+	if err != nil {
+		return err
+	}
+	for i, ref := range refs {
+		if err := r.add(ctx, s, ref, removed[i], errs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add notes what became of a removal. The error is one that ends the prune.
+func (r *Result) add(ctx context.Context, s *state, ref string, done store.Removed, err error) error {
+	if len(done.Untagged)+len(done.Deleted) > 0 {
+		r.Removed = append(r.Removed, done)
+	}
+	for _, id := range done.Deleted {
+		r.Reclaimed += s.sizes[id]
+		delete(s.sizes, id)
+	}
+	switch {
+	case err == nil, errors.Is(err, store.ErrNotFound): // it went with another, or by another hand
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, store.ErrReadOnly), errors.Is(err, store.ErrUnsupported):
+		return err
+	case errors.Is(err, store.ErrBusy):
+		r.Skipped = append(r.Skipped, Problem{ref, err})
+	default:
+		r.Failed = append(r.Failed, Problem{ref, err})
+	}
+	return nil
+}
+
+// state is a store before it is pruned.
+type state struct {
+	images   []store.Image
+	refs     map[digest.Digest][]string
+	tagged   map[digest.Digest]bool
+	children map[digest.Digest]bool  // images that others were built on
+	sizes    map[digest.Digest]int64 // chain ID → bytes
+}
+
+func survey(ctx context.Context, st store.Store) (*state, error) {
+	names, err := st.Names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := st.IDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &state{refs: map[digest.Digest][]string{}, tagged: map[digest.Digest]bool{}, children: map[digest.Digest]bool{}, sizes: map[digest.Digest]int64{}}
+	for ref, id := range names.Tags {
+		s.refs[id] = append(s.refs[id], ref)
+		s.tagged[id] = true
+	}
+	for ref, id := range names.Digests {
+		s.refs[id] = append(s.refs[id], ref)
+	}
+	for _, refs := range s.refs {
+		sortRefs(refs)
+	}
+	for _, id := range ids {
+		img, err := st.Image(ctx, id)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			continue // removed since the IDs were read
+		}
+		s.images = append(s.images, img)
+		s.children[img.Parent()] = true
+		for _, l := range img.Layers() {
+			s.sizes[l.ChainID()] = max(l.Size(), 0)
+		}
+	}
+	return s, nil
+}
+
+// sortRefs brings references into Docker's order, that of the full names.
+func sortRefs(refs []string) {
+	full := map[string]string{}
+	for _, r := range refs {
+		full[r] = r
+		if c, ok := store.Canonical(r); ok {
+			full[r] = c
+		}
+	}
+	slices.SortFunc(refs, func(a, b string) int { return cmp.Compare(full[a], full[b]) })
+}
+
+// candidates returns the images that may go, newest first. Broken ones that
+// would are put down as skipped.
+func (s *state) candidates(f *Filter, r *Result) []candidate {
+	var out []candidate
+	for _, img := range s.images {
+		id := img.ID()
+		refs := s.refs[id]
+		if s.children[id] && (!f.All || len(refs) == 0) || s.tagged[id] && !f.All {
+			continue
+		}
+		if len(refs) == 0 {
+			refs = []string{string(id)}
+		}
+		if !f.match(img) {
+			continue
+		}
+		if err := img.Err(); err != nil {
+			r.Skipped = append(r.Skipped, Problem{refs[0], err})
+			continue
+		}
+		out = append(out, candidate{id, refs, img.Config().Created})
+	}
+	slices.SortStableFunc(out, func(a, b candidate) int { return b.created.Compare(a.created) })
+	return out
+}
