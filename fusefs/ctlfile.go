@@ -25,13 +25,27 @@ type ctlFile struct {
 	read func(f *fsys, uid uint32) []byte
 	// write carries out one command of one that is written
 	write func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error
+	// stream takes in what is written otherwise: what is no path goes here
+	stream func(f *fsys, ctx context.Context, uid uint32, r io.Reader) error
 }
 
 var ctlFiles = []ctlFile{
 	{name: "errors", mode: 0o444, read: func(f *fsys, _ uint32) []byte { return f.ctl.Errors() }},
 	{name: "help", mode: 0o444, read: func(*fsys, uint32) []byte { return []byte(ctl.Help) }},
+	{
+		name: "import", mode: 0o200,
+		write: func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error {
+			return f.ctl.ImportPath(ctx, uid, cmd)
+		},
+		stream: func(f *fsys, ctx context.Context, uid uint32, r io.Reader) error { return f.ctl.Import(ctx, uid, r) },
+	},
 	{name: "last", mode: 0o444, read: func(f *fsys, uid uint32) []byte { return f.ctl.Last(uid) }},
-	{name: "load", mode: 0o200},
+	{
+		name: "load", mode: 0o200,
+		write:  func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error { return f.ctl.LoadPath(ctx, uid, cmd) },
+		stream: func(f *fsys, ctx context.Context, uid uint32, r io.Reader) error { return f.ctl.Load(ctx, uid, r) },
+	},
+	{name: "prune", mode: 0o200, write: func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error { return f.ctl.Prune(ctx, uid, cmd) }},
 	{name: "rmi", mode: 0o200, write: func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error { return f.ctl.Rmi(ctx, uid, cmd) }},
 	{name: "tag", mode: 0o200, write: func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error { return f.ctl.Tag(ctx, uid, cmd) }},
 }
@@ -65,10 +79,10 @@ func (f *fsys) openCtl(id nodeID, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Statu
 	case c.read != nil:
 		h.text = c.read(f, in.Uid)
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH
-	case c.write != nil:
-		h.ctl = &commands{f, c, in.Uid}
+	case c.stream != nil:
+		h.ctl = &loads{f: f, c: c, uid: in.Uid}
 	default:
-		h.ctl = &loads{f: f, uid: in.Uid}
+		h.ctl = &commands{f, c, in.Uid}
 	}
 	out.Fh = f.handles.add(h)
 	return fuse.OK
@@ -112,11 +126,12 @@ func (c *commands) write(ctx context.Context, b []byte) error { return c.c.write
 func (c *commands) flush() error                              { return nil }
 func (c *commands) release()                                  {}
 
-// loads is ctl/load. A first write of one line that starts with "/" is a path;
+// loads is ctl/load or ctl/import. A first write of one line that starts with "/" is a path;
 // anything else starts an archive, which ends with a close(2) after some bytes
 // of it. Then the next may follow.
 type loads struct {
 	f   *fsys
+	c   *ctlFile
 	uid uint32
 
 	mu     sync.Mutex // one write or flush at a time
@@ -140,7 +155,7 @@ func (l *loads) write(ctx context.Context, b []byte) error {
 	}
 	if l.stream == nil {
 		if isPath(b) {
-			return l.f.ctl.LoadPath(ctx, l.uid, b)
+			return l.c.write(l.f, ctx, l.uid, b)
 		}
 		l.start()
 	}
@@ -166,7 +181,7 @@ func (l *loads) start() {
 	s := &stream{w: w, done: make(chan struct{}), stop: stop}
 	l.stream = s
 	go func() {
-		s.err = l.f.guard("load", func() error { return l.f.ctl.Load(ctx, l.uid, r) })
+		s.err = l.f.guard(l.c.name, func() error { return l.c.stream(l.f, ctx, l.uid, r) })
 		// Bytes that nobody wants any more must not block their writer.
 		r.CloseWithError(io.ErrClosedPipe)
 		close(s.done)

@@ -29,12 +29,13 @@ type Options struct {
 	Passthrough bool
 	// ListOrigin lists the extended attributes that tell a file's layer; they can be read anyway.
 	ListOrigin bool
-	Suid       bool         // honour setuid and file capabilities
-	Dev        bool         // honour device nodes
-	Loader     store.Loader // for ctl/load; nil: loading is not supported
-	Log        *slog.Logger // nil: silent
-	Debug      bool         // log every request
-	Transport  Transport    // "": Auto
+	Suid       bool           // honour setuid and file capabilities
+	Dev        bool           // honour device nodes
+	Loader     store.Loader   // for ctl/load; nil: loading is not supported
+	Importer   store.Importer // for ctl/import; nil: importing is not supported
+	Log        *slog.Logger   // nil: silent
+	Debug      bool           // log every request
+	Transport  Transport      // "": Auto
 }
 
 // Server is a mounted tree.

@@ -44,7 +44,8 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 		Transport: fusefs.Transport(o.transport),
 	}
 	if dst, ok := st.(store.Ingester); ok && !o.readOnly {
-		opts.Loader = archive.NewLoader(dst, archive.Options{Log: log})
+		l := archive.NewLoader(dst, archive.Options{Log: log})
+		opts.Loader, opts.Importer = l, l
 	}
 	srv, err := fusefs.Mount(ctx, dir, st, opts)
 	if err != nil {

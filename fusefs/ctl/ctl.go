@@ -35,11 +35,13 @@ type Result struct {
 	Deleted []digest.Digest `json:"deleted,omitempty"`
 	Error   string          `json:"error,omitempty"`
 	Images  []digest.Digest `json:"images,omitempty"` // load: all that came, if more than one
+	*Pruned                 // prune
 }
 
 // Options of New. All may be nil.
 type Options struct {
-	Loader store.Loader
+	Loader   store.Loader
+	Importer store.Importer
 	// Changed is called after a command changed the store, before it returns.
 	Changed func()
 	// InUse tells why an image must not be deleted now although the store would, nil if nothing forbids it.
@@ -259,13 +261,20 @@ func sentence(err error) string {
 // Help is the text of ctl/help.
 const Help = `Write one command, of one line, to a file in this directory. When the write
 returns, or for a streamed archive the close, it is done and durable, or it
-failed with an errno and nothing has changed.
+failed with an errno and nothing has changed, but for a prune, which goes on
+from image to image.
 
   echo 'SRC TARGET' > tag       give the image SRC (a name or an ID) the name TARGET
   echo REF > rmi                remove a name, and with the last one the image
   echo '-f REF' > rmi           the same, whatever else the image is called
   echo /abs/app.tar > load      load an archive, or an OCI layout directory
   cp app.tar load               load an archive; cat app.tar > load does too
+  echo '/abs/root.tar NAME' > import
+                                make an image of a root file system; NAME may be
+                                left out; cp root.tar import makes one without
+  echo dangling > prune         remove images that have no name; all: whatever no
+                                container uses. Further words: dry-run, label=L,
+                                label!=L, until=24h. last has what went
   cat last                      the result of your last command, JSON
   cat errors                    the last 64 failures, one line of JSON each
 
