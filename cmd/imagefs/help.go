@@ -188,8 +188,8 @@ layer that several have is read from the first that has it whole, and is the sam
 inodes for the images of all.
 
 A change goes to the store that has the image, a removal of a name to the store
-whose name shows. load goes to the embedded store, which it makes, else to the
-only one that can be written. A store that cannot do it says so (EOPNOTSUPP,
+whose name shows. load and import go to the embedded store, which they make, else
+to the only one that can be written; prune to each that can. A store that cannot do it says so (EOPNOTSUPP,
 EROFS). A store that was named and cannot be opened is an error; one that was
 only found is left out with a warning.
 

@@ -13,6 +13,7 @@ import (
 	"imagefs/store"
 	"imagefs/store/archive"
 	"imagefs/store/change"
+	"imagefs/store/platform"
 )
 
 func newImportCommand(a *app) *cobra.Command {
@@ -94,6 +95,11 @@ func importable(a *app, o store.ImportOptions, input string) error {
 	}
 	if o.Name != "" {
 		if _, err := store.FamiliarTag(o.Name); err != nil {
+			return usagef("import: %w", err)
+		}
+	}
+	if o.Platform != "" {
+		if _, err := platform.Parse(o.Platform); err != nil {
 			return usagef("import: %w", err)
 		}
 	}

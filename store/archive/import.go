@@ -64,7 +64,7 @@ func (l *Loader) imported(ctx context.Context, r io.Reader, total int64, o store
 	}
 	err = l.session(ctx, o.Platform, func(ld *load) error {
 		if ld.want.OS != "linux" {
-			return fmt.Errorf("platform %s: only Linux is supported: %w", ld.want, store.ErrUnsupported)
+			return fmt.Errorf("platform %s: images can be made for Linux only: %w", ld.want, store.ErrInvalid)
 		}
 		ld.meter.total(total)
 		diff, staged, err := ld.rootfs(r, total < 0)

@@ -122,7 +122,7 @@ func (s *state) apply(line string) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("change %.200q: %w: %w", strings.TrimSpace(line), store.ErrInvalid, err)
+		return fmt.Errorf("change %.200q: %w: %w", strings.TrimSpace(line), err, store.ErrInvalid)
 	}
 	return nil
 }
