@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	digest "github.com/opencontainers/go-digest"
@@ -104,6 +105,7 @@ func (f *fsys) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fus
 	dir := nodeID(h.NodeId)
 	r, ok := f.place(dir)
 	if !ok {
+		f.emptied(dir)
 		return f.immutable()
 	}
 	return f.change(h, []held{{dir, name}}, func(uid uint32) error {
@@ -150,17 +152,51 @@ func (f *fsys) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse
 	dir := nodeID(h.NodeId)
 	r, ok := f.place(dir)
 	if !ok && dir != idsNode {
+		f.emptied(dir)
 		return f.immutable()
 	}
 	return f.change(h, []held{{dir, name}}, func(uid uint32) error {
 		if !ok {
-			if !store.IsHex64(name) {
-				return syscall.ENOTDIR
-			}
-			return f.ctl.Rmi(f.ctx(cancel), uid, []byte("sha256:"+name))
+			return f.removeImage(f.ctx(cancel), uid, name)
 		}
 		return f.ctl.Directory(uid, r.part, "rmdir", r.at(name), func() error { return f.removeDir(r, name) })
 	})
+}
+
+// emptyingTime is how long after an attempt to remove something in an image's
+// directory the directory cannot be removed.
+const emptyingTime = 3 * time.Second
+
+// emptied notes that somebody tried to remove something in an image's directory.
+// Programs that remove trees go on after that and remove the directory itself in
+// the end, which is not what makes an image go: rm -r must do no harm.
+func (f *fsys) emptied(dir nodeID) {
+	if dir.kind() != kindSynth || dir.synthType() != typeImage || dir.file() != 0 {
+		return
+	}
+	if im := f.images.get(dir.slot()); im != nil {
+		im.emptying.Store(time.Now().UnixNano())
+	}
+}
+
+// removeImage removes the image whose directory in ids/ is removed.
+func (f *fsys) removeImage(ctx context.Context, uid uint32, name string) error {
+	if !store.IsHex64(name) {
+		return fmt.Errorf("ids/%s: %w", name, syscall.ENOTDIR)
+	}
+	id := digest.NewDigestFromEncoded(digest.SHA256, name)
+	if slot, ok := f.images.find(string(id)); ok {
+		if im := f.images.get(slot); im != nil && time.Since(time.Unix(0, im.emptying.Load())) < emptyingTime {
+			return f.ctl.Refuse(uid, "rmi", string(id),
+				fmt.Errorf("ids/%s has files, which cannot be removed; rmdir alone removes the image, in a moment: %w", name, syscall.ENOTEMPTY))
+		}
+	}
+	if err := f.ctl.Rmi(ctx, uid, []byte(id)); err != nil {
+		return err
+	}
+	// Another store may have it still. To the kernel this directory is dead.
+	f.drop(id)
+	return nil
 }
 
 // removeDir removes an empty directory of names.

@@ -24,6 +24,8 @@ type image struct {
 	id   digest.Digest
 	gone atomic.Bool
 	open atomic.Int64 // layer.tar files of it that are open
+	// emptying is when somebody last tried to remove something in it, in nanoseconds since the epoch
+	emptying atomic.Int64
 
 	listing sync.Mutex                       // taken before mu; guards changes
 	changes map[int]weak.Pointer[changeList] // by layer
@@ -247,7 +249,8 @@ func (f *fsys) imageNode(n synth) (synth, error) {
 	switch n.id.synthType() {
 	case typeImage:
 		if n.id.file() == 0 {
-			n.nlink = 4
+			// Nothing can be removed in it, but whoever tries must be seen to.
+			n.nlink, n.mode = 4, f.namesMode()
 			return n, nil
 		}
 		return f.imageFileNode(n, im, img)

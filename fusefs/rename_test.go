@@ -141,6 +141,33 @@ func testRetagIsAtomic(t *testing.T, o fusefs.Options) {
 	t.Logf("seen %d and %d times", seen[0].Load(), seen[1].Load())
 }
 
+// Nothing that removes trees removes an image: of those that remove what is in a
+// directory and then the directory, some do that although the first failed.
+func TestRemovingTreesDoesNoHarm(t *testing.T) { bothTransports(t, testRemovingTrees) }
+
+func testRemovingTrees(t *testing.T, o fusefs.Options) {
+	s := newStore(t)
+	id := load(t, s, "a", nil, layerTar(t, "f=a", "d/", "d/g=b"))
+	dir := mount(t, s, o)
+	for _, command := range []string{"rm -rf ids/ID", "rm -rf ids", "find ids/ID -delete", "find ids -mindepth 1 -delete", "find ids -type d -delete", "mv ids/ID ..", "busybox rm -rf ids/ID", "python3 -c 'import shutil; shutil.rmtree(\"ids\", True)'", "rm -rf ."} {
+		shell(t, dir, strings.ReplaceAll(command, "ID", id.Encoded())+" 2>/dev/null")
+		if got := text(t, dir, "ids", id.Encoded(), "rootfs/f"); got != "a" {
+			t.Fatalf("after %s the file is %q", command, got)
+		}
+	}
+	for _, path := range []string{filepath.Join(dir, "ids", id.Encoded()), filepath.Join(dir, "ids"), dir} {
+		if err := os.RemoveAll(path); err == nil {
+			t.Errorf("%s can be removed", path)
+		}
+	}
+	if ids, err := s.IDs(ctx); err != nil || len(ids) != 1 {
+		t.Errorf("images left: %q, %v", ids, err)
+	}
+	if got := text(t, dir, "ctl/last"); !strings.Contains(got, "rmdir alone removes the image") {
+		t.Errorf("last: %s", got)
+	}
+}
+
 // Many at once get one answer each, and none waits for another's notices.
 func TestFileOperationsAtOnce(t *testing.T) { bothTransports(t, testAtOnce) }
 

@@ -44,6 +44,13 @@ func testOrdinaryUser(t *testing.T, transport string) {
 	if want := "a file over a linkmine, v0, v1\n"; out != want {
 		t.Errorf("%q, want %q", out, want)
 	}
+	script = `cd "$1" && mkdir -p images/my/own && ln -s app:v1 images/my/own/x && ln -sfn app:v0 images/my/own/x &&
+		mv images/my/own/x images/app/moved && rm -r images/my && ls -m images/app && ls ids | wc -l &&
+		! find ids -delete 2>/dev/null && ls ids | wc -l && rm images/app/moved`
+	out = harness.RunCmd(t, as(exec.Command("sh", "-c", script, "sh", m.Dir), nobody, ""))
+	if want := "mine, moved, v0, v1\n2\n2\n"; out != want {
+		t.Errorf("%q, want %q", out, want)
+	}
 }
 
 // In a namespace in which they are root, an ordinary user reads what only root may.
