@@ -15,6 +15,8 @@
 //	 59 58   57 … 38     37       36 … 28   27 … 0
 //	┌─────┬───────────┬────────┬──────────┬─────────┐
 //	│  1  │ view      │ merged │ layer    │ inode   │  directory of a view: one rootfs, or one layer's diff
+//	├─────┼───────────┼────────┼──────────┼─────────┤
+//	│  3  │ view      │ merged │ layer    │ inode   │  directory of a view that shows some paths only: added/ …
 //	├─────┼───────────┴────────┴──────────┼─────────┤
 //	│  2  │ opaque (1) │ layer slot (29)  │ inode   │  anything else of a layer, in every view that shows it
 //	├─────┼────────────┴─────┬────────────┴─────────┤
@@ -22,7 +24,7 @@
 //	└─────┴──────────────────┴──────────────────────┘
 //
 // merged, layer and inode are those of overlay.NodeID. Views, layers, images,
-// directories of images/, stores and links each have slots that are given out when they
+// directories of images/, stores, pairs and links each have slots that are given out when they
 // are first looked up and never used twice during a mount.
 //
 // # Caching
@@ -44,8 +46,9 @@
 // # Locks
 //
 // Readers of the tables of slots take no lock. fsys.refreshing is taken before
-// an image's mu, that before fsys.using, that before a table's, that before
-// opens.mu; none but the first two is held while the store does work.
+// an image's or a pair's mu, those before fsys.using, that before a table's,
+// that before opens.mu and results.mu; none but the first two is held while the
+// store does work, and no pair's.
 //
 // What belonged to a removed image is let go a minute later, and not before its
 // files are closed: replies refer to the memory of its layers' indexes.

@@ -40,8 +40,9 @@ type fsys struct {
 	images interned[image]     // by image ID
 	repos  interned[repo]      // by repo.key
 	parts  interned[string]    // by name of a store
-	algs   interned[string]    // by algorithm of a digest
-	links  interned[link]      // by where it is and where it leads
+	pairs  pairs
+	algs   interned[string] // by algorithm of a digest
+	links  interned[link]   // by where it is and where it leads
 
 	ending sync.RWMutex // held for reading by what later does
 
@@ -82,6 +83,7 @@ func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
 	f.opens.init()
 	f.handles.init()
 	f.notices.init()
+	f.pairs.init()
 	s, err := f.look(nil)
 	if err != nil {
 		return nil, err
@@ -148,7 +150,12 @@ func (f *fsys) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out
 	switch id.kind() {
 	case kindDir:
 		return f.viewLookup(id, name, out)
+	case kindPart:
+		return f.partLookup(cancel, id, name, out)
 	case kindSynth:
+		if st := f.awaitPair(cancel, id, name); st != fuse.OK {
+			return st
+		}
 		return f.synthLookup(id, name, out)
 	}
 	return fuse.ENOTDIR
@@ -159,7 +166,7 @@ func (f *fsys) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.Att
 	faults()
 	id := nodeID(in.NodeId)
 	switch id.kind() {
-	case kindDir, kindFile:
+	case kindDir, kindFile, kindPart:
 		a, st := f.layerAttr(id)
 		if st != fuse.OK {
 			return st
@@ -167,6 +174,9 @@ func (f *fsys) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.Att
 		setAttr(&out.Attr, id, &a)
 		out.SetTimeout(forever)
 		return fuse.OK
+	}
+	if st := f.awaitPair(cancel, id, ""); st != fuse.OK {
+		return st
 	}
 	n, err := f.synthNode(id)
 	if err != nil {
@@ -233,5 +243,10 @@ func (f *fsys) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.Statfs
 // Access implements fuse.RawFileSystem: the kernel checks permissions.
 func (f *fsys) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
 
-// Forget implements fuse.RawFileSystem: node IDs are made by construction.
-func (f *fsys) Forget(nodeid, nlookup uint64) {}
+// Forget implements fuse.RawFileSystem: node IDs are made by construction, but
+// there may be too many pairs of images to keep all.
+func (f *fsys) Forget(nodeid, nlookup uint64) {
+	if id := nodeID(nodeid); id.kind() == kindSynth && id.synthType() == typePair {
+		f.forgot(id, nlookup)
+	}
+}

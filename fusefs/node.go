@@ -12,6 +12,7 @@ const (
 	kindSynth = 0
 	kindDir   = 1
 	kindFile  = 2
+	kindPart  = 3
 
 	inoBits    = 28
 	inoMask    = 1<<inoBits - 1
@@ -75,6 +76,7 @@ const (
 	typeLayers                  // ids/<id>/layers
 	typeLast                    // ids/<id>/layers/<last>/rootfs, a link
 	typeText                    // a volatile file of an image, with one content
+	typePair                    // file: 0 the directory, else one of the pair's files
 	typeStore                   // file: 0 a directory of stores/, else an index into storeFiles
 )
 
@@ -86,6 +88,7 @@ const (
 	digestsNode
 	idsNode
 	storesNode
+	diffNode
 	ctlNode
 	ctlFirst // the control files follow, in the order of ctlFiles
 )

@@ -234,6 +234,9 @@ func (f *fsys) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 		l.open.Add(1)
 		return fuse.OK
 	}
+	if st := f.awaitPair(cancel, id, ""); st != fuse.OK {
+		return st
+	}
 	h, err := f.openNode(id)
 	if err != nil {
 		return f.status("open", id, err)
@@ -275,6 +278,8 @@ func (f *fsys) openSynth(id nodeID) (*handle, error) {
 			return nil, syscall.EISDIR
 		}
 		return &handle{text: p.file(id.file())}, nil
+	case typePair:
+		return f.openPair(id)
 	case typeText:
 		if t := f.texts.get(id.slot()); t != nil {
 			return f.openText(t)
@@ -324,6 +329,9 @@ func (f *fsys) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.R
 	var n int
 	var err error
 	if in.Fh == 0 {
+		if st := f.awaitPair(cancel, nodeID(in.NodeId), ""); st != fuse.OK {
+			return nil, st
+		}
 		n, err = f.read(nodeID(in.NodeId), buf, int64(in.Offset))
 	} else {
 		h := f.handles.get(in.Fh)

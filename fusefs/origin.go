@@ -50,7 +50,7 @@ func (f *fsys) origin(id nodeID) *origin {
 		if l := f.layers.get(id.layer()); l != nil {
 			return &l.origin
 		}
-	case kindDir:
+	case kindDir, kindPart:
 		v, _ := f.viewOf(id)
 		switch {
 		case v == nil:

@@ -15,19 +15,22 @@ func (f *fsys) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOu
 
 // ReadDir implements fuse.RawFileSystem.
 func (f *fsys) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(in, out, false)
+	return f.readDir(cancel, in, out, false)
 }
 
 // ReadDirPlus implements fuse.RawFileSystem.
 func (f *fsys) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(in, out, true)
+	return f.readDir(cancel, in, out, true)
 }
 
-func (f *fsys) readDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.Status {
+func (f *fsys) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.Status {
 	faults()
 	id := nodeID(in.NodeId)
-	if id.kind() == kindDir {
+	switch id.kind() {
+	case kindDir:
 		return f.viewReadDir(in, out, plus)
+	case kindPart:
+		return f.partReadDir(cancel, in, out, plus)
 	}
 	list, err := f.listing(id, in.Offset)
 	if err != nil {

@@ -13,8 +13,11 @@ const readme = `This is imagefs: the images of a container image store, as files
       layers/<n>/       bottom first: diff/ rootfs/ layer.tar changes diffid chainid
                         size created created_by
       error             only in an image that is broken: what is wrong with it
-  stores/<name>/        with several stores, what each has: images/ kind path; and
-                        error, where it cannot be read
+  diff/<a>..<b>/        two images compared, e.g. diff/nginx:1.24..team+app:v1 or
+                        <id>..<id>; looked up, not listed: changes summary added/
+                        changed/ deleted/
+  stores/<name>/        with several stores, what each has: images/ diff/ kind path;
+                        and error, where it cannot be read
   ctl/                  files to write commands to; see ctl/help
 
 Names change as links do: ln -s nginx:1.25 images/me/app/v1 makes one, rm takes one
@@ -25,6 +28,6 @@ Five things to try, with two images of your own:
   ls images/*/*
   cat images/nginx/1.25/history
   ls -l images/nginx/1.25/rootfs/etc
-  diff -r --no-dereference images/nginx/1.24/rootfs images/nginx/1.25/rootfs
+  cat diff/nginx:1.24..nginx:1.25/changes
   grep -rl password images/team/app/v3/layers/*/diff
 `

@@ -217,6 +217,7 @@ func (f *fsys) drop(id digest.Digest) {
 		f.images.get(slot).drop(f)
 	}
 	f.forgetEntry(idsNode, id.Encoded())
+	f.dropPairs(id)
 }
 
 // repoNode returns the node of a directory of images/, 0 if nobody ever looked it up.

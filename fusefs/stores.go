@@ -114,6 +114,7 @@ func (r repo) depth() int { return 1 + strings.Count(r.dir(), "/") }
 const (
 	storeKind = 1 + iota
 	storePath
+	storeDiff = 1 << 8 // the directory diff/
 )
 
 var storeFiles = []string{storeKind: "kind", storePath: "path"}
@@ -176,6 +177,9 @@ func (f *fsys) storesList() ([]dirent, error) {
 // storeList lists a store's directory.
 func (f *fsys) storeList(dir nodeID) ([]dirent, error) {
 	p, err := f.partOf(dir)
+	if err == nil && dir.file() == storeDiff {
+		return nil, nil
+	}
 	if err != nil || dir.file() != 0 {
 		return nil, syscall.ENOTDIR
 	}
@@ -183,7 +187,10 @@ func (f *fsys) storeList(dir nodeID) ([]dirent, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := []dirent{{name: "images", id: images, mode: fuse.S_IFDIR}}
+	out := []dirent{
+		{name: "diff", id: synthID(typeStore, dir.slot(), storeDiff), mode: fuse.S_IFDIR},
+		{name: "images", id: images, mode: fuse.S_IFDIR},
+	}
 	for i := storeKind; i < len(storeFiles); i++ {
 		if p.file(i) != nil {
 			out = append(out, dirent{name: storeFiles[i], id: synthID(typeStore, dir.slot(), i), mode: fuse.S_IFREG})
@@ -205,10 +212,15 @@ func (f *fsys) storeChild(dir nodeID, name string) (nodeID, error) {
 	if err != nil {
 		return 0, err
 	}
+	if dir.file() == storeDiff {
+		return f.diffChild(p.name, name)
+	}
 	if dir.file() != 0 {
 		return 0, syscall.ENOTDIR
 	}
 	switch {
+	case name == "diff":
+		return synthID(typeStore, dir.slot(), storeDiff), nil
 	case name == "images":
 		return f.repoDir(repo{part: p.name})
 	case name == "error" && p.err != "":
@@ -233,8 +245,11 @@ func (f *fsys) storeStat(n synth) (synth, error) {
 	if err != nil {
 		return n, err
 	}
-	if n.id.file() == 0 {
-		n.nlink = 3
+	switch n.id.file() {
+	case 0:
+		n.nlink = 4
+		return n, nil
+	case storeDiff:
 		return n, nil
 	}
 	text := p.file(n.id.file())

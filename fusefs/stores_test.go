@@ -54,7 +54,7 @@ func testStores(t *testing.T, o fusefs.Options) {
 		"images":                       "app/ both/ same/ team/",
 		"images/app":                   "1 2",
 		"stores":                       "first/ second/",
-		"stores/first":                 "images/ kind path",
+		"stores/first":                 "diff/ images/ kind path",
 		"stores/first/images":          "app/ both/ same/ team/",
 		"stores/first/images/app":      "1",
 		"stores/first/images/team/app": "a",
@@ -154,7 +154,7 @@ func TestAStoreBreaks(t *testing.T) { bothModes(t, testAStoreBreaks) }
 func testAStoreBreaks(t *testing.T, o fusefs.Options) {
 	s := newTwoStores(t)
 	dir := mount(t, s.all, o)
-	if got := list(t, dir, "stores/second"); got != "images/ kind path" {
+	if got := list(t, dir, "stores/second"); got != "diff/ images/ kind path" {
 		t.Errorf("lists %q", got)
 	}
 	repos := filepath.Join(s.dirB, "image/overlay2/repositories.json")
@@ -177,7 +177,7 @@ func testAStoreBreaks(t *testing.T, o fusefs.Options) {
 		return err == nil && strings.Contains(string(b), "repositories.json") && strings.Contains(string(b), "corrupt")
 	})
 	// Who looks up sees it a moment before the kernel is told to forget the listing that it has.
-	eventually(t, "error is listed", func() bool { return list(t, dir, "stores/second") == "error images/ kind path" })
+	eventually(t, "error is listed", func() bool { return list(t, dir, "stores/second") == "diff/ error images/ kind path" })
 	if got := text(t, dir, "images/app/1/rootfs/etc/v"); got != "1" {
 		t.Errorf("the other store shows %q", got)
 	}

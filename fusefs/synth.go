@@ -108,6 +108,8 @@ func (f *fsys) synthNode(id nodeID) (synth, error) {
 		return n, nil
 	case typeStore:
 		return f.storeStat(n)
+	case typePair:
+		return f.pairNode(n)
 	case typeAlg:
 		if a := f.algs.get(id.slot()); a == nil || f.snap.Load().digests[*a] == nil {
 			return n, syscall.ENOENT
@@ -139,6 +141,10 @@ func (f *fsys) synthTarget(id nodeID) (string, bool) {
 	case typeLink:
 		if l := f.links.get(id.slot()); l != nil {
 			return l.target, true
+		}
+	case typePair:
+		if p := f.pairs.get(id.slot()); p != nil && (id.file() == pairLink || id.file() == pairStoreLink) {
+			return p.target(id.file()), true
 		}
 	case typeLast:
 		return lastTarget, true
@@ -188,6 +194,8 @@ func (f *fsys) synthChild(dir nodeID, name string) (nodeID, error) {
 			return f.repoChild(repo{}, name)
 		case storesNode:
 			return f.storesChild(name)
+		case diffNode:
+			return f.diffChild("", name)
 		case digestsNode:
 			return f.algChild(name)
 		case idsNode:
@@ -206,6 +214,8 @@ func (f *fsys) synthChild(dir nodeID, name string) (nodeID, error) {
 		}
 	case typeStore:
 		return f.storeChild(dir, name)
+	case typePair:
+		return f.pairChild(dir, name)
 	case typeAlg:
 		if a := f.algs.get(dir.slot()); a != nil {
 			return f.digestChild(*a, name)
@@ -231,6 +241,8 @@ func (f *fsys) synthList(dir nodeID) ([]dirent, error) {
 			return f.algList()
 		case idsNode:
 			return f.idsList()
+		case diffNode:
+			return nil, nil
 		case ctlNode:
 			var out []dirent
 			for i, c := range ctlFiles {
@@ -244,6 +256,8 @@ func (f *fsys) synthList(dir nodeID) ([]dirent, error) {
 		}
 	case typeStore:
 		return f.storeList(dir)
+	case typePair:
+		return f.pairList(dir)
 	case typeAlg:
 		if a := f.algs.get(dir.slot()); a != nil {
 			return f.digestList(*a)
@@ -260,6 +274,7 @@ func (f *fsys) rootEntries() []dirent {
 		{name: "images", id: imagesNode, mode: fuse.S_IFDIR},
 		{name: "digests", id: digestsNode, mode: fuse.S_IFDIR},
 		{name: "ids", id: idsNode, mode: fuse.S_IFDIR},
+		{name: "diff", id: diffNode, mode: fuse.S_IFDIR},
 	}
 	if len(f.snap.Load().parts) > 0 {
 		e = append(e, dirent{name: "stores", id: storesNode, mode: fuse.S_IFDIR})
@@ -278,7 +293,7 @@ func (f *fsys) fixedNode(n synth) (synth, error) {
 				n.nlink++
 			}
 		}
-	case ctlNode:
+	case ctlNode, diffNode:
 	case storesNode:
 		n.nlink += uint32(len(f.snap.Load().parts))
 	case digestsNode:
@@ -311,7 +326,7 @@ func (f *fsys) describe(id nodeID) string {
 		if l := f.layers.get(id.layer()); l != nil {
 			return fmt.Sprintf("layer %s: %q", l.l.ChainID(), l.index.Path(nil, id.ino()))
 		}
-	case kindDir:
+	case kindDir, kindPart:
 		if v := f.views.get(id.view()); v != nil {
 			l := v.layers[min(id.node().Layer(), len(v.layers)-1)]
 			return fmt.Sprintf("layer %s: %q", l.l.ChainID(), l.index.Path(nil, id.ino()))
@@ -321,6 +336,10 @@ func (f *fsys) describe(id nodeID) string {
 		case typeImage, typeLayers, typeLayer, typeLast:
 			if im := f.images.get(id.slot()); im != nil {
 				return "image " + string(im.id)
+			}
+		case typePair:
+			if p := f.pairs.get(id.slot()); p != nil {
+				return "diff/" + p.name()
 			}
 		case typeRepo:
 			if p := f.repos.get(id.slot()); p != nil {

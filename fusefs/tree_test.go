@@ -28,7 +28,7 @@ func testTree(t *testing.T, o fusefs.Options) {
 	dir := mount(t, s, o)
 
 	for path, want := range map[string]string{
-		"":                               "README ctl/ digests/ ids/ images/",
+		"":                               "README ctl/ diff/ digests/ ids/ images/",
 		"images":                         "app/",
 		"images/app":                     "1 :sub sub/",
 		"images/app/1/rootfs":            "etc/ old/",

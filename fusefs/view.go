@@ -36,6 +36,8 @@ type view struct {
 	layers []*layerSlot  // bottom first
 	tree   *overlay.Tree // nil for a diff
 	gone   atomic.Bool   // its image was removed
+	pair   *pair         // of which it is a part; nil for a view of its own
+	part   int
 }
 
 // diff tells whether the view shows one layer with its whiteouts.
@@ -138,7 +140,11 @@ func (f *fsys) layerAttr(id nodeID) (overlay.Attr, fuse.Status) {
 	if v.diff() {
 		return v.layers[0].index.Stat(id.ino()), fuse.OK
 	}
-	return v.tree.Attr(id.node()), fuse.OK
+	a := v.tree.Attr(id.node())
+	if v.pair != nil {
+		partAttr(&a)
+	}
+	return a, fuse.OK
 }
 
 func (f *fsys) viewLookup(id nodeID, name string, out *fuse.EntryOut) fuse.Status {

@@ -19,7 +19,7 @@ func (f *fsys) xattrs(id nodeID, yield func(name string, value []byte) bool) fus
 		if l := f.layers.get(id.layer()); l != nil && !id.opaque() {
 			l.index.Xattrs(id.ino(), yield)
 		}
-	case kindDir:
+	case kindDir, kindPart:
 		v, st := f.viewOf(id)
 		if st != fuse.OK {
 			return st

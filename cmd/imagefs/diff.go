@@ -5,16 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"imagefs/store"
-	"imagefs/store/report"
 	"imagefs/store/rootfs"
 )
 
@@ -82,15 +81,18 @@ func runDiff(ctx context.Context, a *app, o diffOptions, from, to string) error 
 	var sum rootfs.Summary
 	differ := false
 	var failed error
+	lines := json.NewEncoder(a.out)
+	var line []byte
 	err = rootfs.Diff(ctx, x, y, func(d rootfs.Difference) bool {
 		differ = true
 		switch {
 		case o.stat:
 			sum.Add(d)
 		case o.json:
-			failed = json.NewEncoder(a.out).Encode(jsonDifference(d))
+			failed = lines.Encode(jsonDifference(d))
 		default:
-			failed = writeDifference(a, d)
+			line = d.AppendLine(line[:0])
+			_, failed = a.out.Write(line)
 		}
 		return failed == nil
 	})
@@ -99,10 +101,9 @@ func runDiff(ctx context.Context, a *app, o diffOptions, from, to string) error 
 	}
 	switch {
 	case o.stat && o.json:
-		err = json.NewEncoder(a.out).Encode(sum)
+		err = lines.Encode(sum)
 	case o.stat:
-		_, err = fmt.Fprintf(a.out, "%s added, %s deleted, %s changed, %s\n",
-			amount(sum.Added), amount(sum.Deleted), amount(sum.Changed), growth(sum.Growth))
+		_, err = io.WriteString(a.out, sum.String())
 	}
 	if err == nil && differ {
 		err = &exitError{exitDiffer}
@@ -135,30 +136,6 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 		return s[:i], s[i+len(sep):], true
 	}
 	return s, "", false
-}
-
-func writeDifference(a *app, d rootfs.Difference) error {
-	what := ""
-	if d.Op == 'C' {
-		what = " (" + d.What.String() + ")"
-	}
-	_, err := fmt.Fprintf(a.out, "%c %s%s\n", d.Op, report.Printable(d.Path), what)
-	return err
-}
-
-func amount(c rootfs.Count) string {
-	s := "s"
-	if c.Paths == 1 {
-		s = ""
-	}
-	return fmt.Sprintf("%d path%s (%s)", c.Paths, s, units.HumanSize(float64(c.Bytes)))
-}
-
-func growth(n int64) string {
-	if n < 0 {
-		return units.HumanSize(float64(-n)) + " smaller"
-	}
-	return units.HumanSize(float64(n)) + " larger"
 }
 
 // difference is a line of --json.

@@ -119,8 +119,15 @@ const topicTree = `A mounted store
           layer.tar      byte for byte: sha256sum gives the diff ID
           changes        A, C or D and the path, against the layers below
           diffid chainid digest size created created_by
+  diff/<a>..<b>/         two images compared; looked up, not listed. Each is a name
+                         with + for /, or an ID or the first 12 digits of it; @N
+                         behind it stands for the layers 0 to N
+      changes            A, C or D and the path, and what differs: as imagefs diff
+      summary            how many paths and bytes
+      added/ changed/    those paths as trees, as the second image has them
+      deleted/           those that only the first image has
   stores/<name>/         with several stores, what each of them has
-      images/            its names, as above
+      images/ diff/      as above, by its own names
       kind path          what it is, and where
       error              only where it cannot be read: why
   ctl/                   files to write commands to: imagefs help control,

@@ -3,12 +3,17 @@ package rootfs
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"imagefs/overlay"
 	"imagefs/store"
+	"imagefs/store/report"
 )
 
 // Difference is one path that is not the same in two root file systems.
@@ -17,17 +22,79 @@ type Difference struct {
 	From, To Node // what is there in the first and in the second; the zero Node if nothing is
 }
 
+// AppendLine appends a line of `imagefs diff`: the letter, the path, of a change
+// in brackets what differs. What a terminal could take amiss in a path is escaped.
+func (d Difference) AppendLine(b []byte) []byte {
+	b = append(append(b, d.Op, ' '), report.Printable(d.Path)...)
+	if d.Op == 'C' {
+		b = append(append(append(b, " ("...), d.What.String()...), ')')
+	}
+	return append(b, '\n')
+}
+
 // Diff calls yield with the differences between two root file systems until it
 // returns false, as overlay.Compare orders them. Content is compared only where
 // the two have a file from different layers, and of the same size.
 func Diff(ctx context.Context, a, b *FS, yield func(Difference) bool) error {
-	equal := func(x, y overlay.NodeID) (bool, error) {
+	_, err := Record(ctx, a, b, yield)
+	return err
+}
+
+// Answers are which contents a comparison found equal, a bit each, in the order
+// in which it came to them. Immutable.
+type Answers struct {
+	bits []uint64
+	n    int
+}
+
+// Bytes is how much memory the answers take.
+func (an *Answers) Bytes() int { return 8 * cap(an.bits) }
+
+// Record does what Diff does. If yield always returned true, the answers let
+// Replay tell of the same differences without reading a file.
+func Record(ctx context.Context, a, b *FS, yield func(Difference) bool) (*Answers, error) {
+	an := &Answers{}
+	err := compare(ctx, a, b, func(x, y overlay.NodeID) (bool, error) {
+		same, err := sameContent(ctx, a, b, a.node(x), b.node(y))
+		if an.n&63 == 0 {
+			an.bits = append(an.bits, 0)
+		}
+		if same {
+			an.bits[an.n>>6] |= 1 << (an.n & 63)
+		}
+		an.n++
+		return same, err
+	}, yield)
+	an.bits = slices.Clip(an.bits)
+	return an, err
+}
+
+// Replay tells once more of the differences of the two that the answers are of.
+func (an *Answers) Replay(ctx context.Context, a, b *FS, yield func(Difference) bool) error {
+	n := 0
+	return compare(ctx, a, b, func(_, _ overlay.NodeID) (bool, error) {
+		if n == an.n {
+			return false, fmt.Errorf("the answers are of other root file systems: %w", store.ErrInvalid)
+		}
+		same := an.bits[n>>6]>>(n&63)&1 != 0
+		n++
+		return same, nil
+	}, yield)
+}
+
+// compare runs overlay.Compare, which an end of ctx ends.
+func compare(ctx context.Context, a, b *FS, equal func(x, y overlay.NodeID) (bool, error), yield func(Difference) bool) error {
+	ask := func(x, y overlay.NodeID) (bool, error) {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		return sameContent(ctx, a, b, a.node(x), b.node(y))
+		return equal(x, y)
 	}
-	return overlay.Compare(a.tree, b.tree, equal, func(d overlay.Difference) bool {
+	var stopped error
+	err := overlay.Compare(a.tree, b.tree, ask, func(d overlay.Difference) bool {
+		if stopped = ctx.Err(); stopped != nil {
+			return false
+		}
 		out := Difference{Difference: d}
 		if d.Op != 'A' {
 			out.From = a.node(d.A)
@@ -37,6 +104,7 @@ func Diff(ctx context.Context, a, b *FS, yield func(Difference) bool) error {
 		}
 		return yield(out)
 	})
+	return errors.Join(err, stopped)
 }
 
 func sameContent(ctx context.Context, a, b *FS, x, y Node) (bool, error) {
@@ -95,6 +163,20 @@ type Summary struct {
 	Deleted Count `json:"deleted"`
 	Changed Count `json:"changed"` // Bytes: in the second tree
 	Growth  int64 `json:"growth"`  // bytes that the second tree has more
+}
+
+// String is a line each for what was added, deleted and changed, and for the
+// growth: "added 12 paths 3456 bytes".
+func (s Summary) String() string {
+	var b strings.Builder
+	for _, c := range []struct {
+		what string
+		Count
+	}{{"added", s.Added}, {"deleted", s.Deleted}, {"changed", s.Changed}} {
+		fmt.Fprintf(&b, "%s %d paths %d bytes\n", c.what, c.Paths, c.Bytes)
+	}
+	fmt.Fprintf(&b, "growth %d bytes\n", s.Growth)
+	return b.String()
 }
 
 // Add counts a difference.

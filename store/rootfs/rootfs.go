@@ -72,6 +72,11 @@ func OpenUpTo(ctx context.Context, img store.Image, n int) (*FS, error) {
 	return &FS{ctx, t, layers}, nil
 }
 
+// Of is the root file system of layers that are merged already, the lowest first.
+func Of(ctx context.Context, t *overlay.Tree, layers []store.Layer) *FS {
+	return &FS{ctx, t, layers}
+}
+
 // Root returns the root directory.
 func (f *FS) Root() Node { return f.node(f.tree.Root()) }
 

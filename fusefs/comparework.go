@@ -1,0 +1,296 @@
+package fusefs
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"sync"
+	"syscall"
+	"weak"
+
+	"imagefs/overlay"
+	"imagefs/store"
+	"imagefs/store/rootfs"
+)
+
+// compared is how the two of a pair differ, without the list of changes, which
+// can be large: it is made again when somebody reads it, without reading a file.
+// Immutable but for text.
+type compared struct {
+	of      [parts]*overlay.Subset
+	answers *rootfs.Answers
+	summary []byte
+	size    uint64 // of changes in bytes
+
+	small []byte // changes, if it is not large
+
+	mu   sync.Mutex // guards text
+	text weak.Pointer[changeList]
+}
+
+const (
+	// smallChanges is how large a list of changes is kept, in bytes.
+	smallChanges = 64 << 10
+	// maxChanges is how large one can be read; its file is in memory as long as it is open.
+	maxChanges = 256 << 20
+	// maxResults is how many bytes the results of comparisons that are kept have together.
+	maxResults = 32 << 20
+)
+
+func (c *compared) bytes() int {
+	n := c.answers.Bytes() + cap(c.small) + cap(c.summary)
+	for _, s := range c.of {
+		n += s.Bytes()
+	}
+	return n
+}
+
+func (c *compared) tooLarge() error {
+	if c.size > maxChanges {
+		return fmt.Errorf("%d bytes of changes: %w", c.size, store.ErrTooLarge)
+	}
+	return nil
+}
+
+// flight is a comparison under way, for all who wait for it.
+type flight struct {
+	done    chan struct{} // closed when what follows is set
+	out     *compared
+	err     error
+	waiting int // guarded by the pair's mu
+	stop    context.CancelFunc
+}
+
+// compare returns how the two of a pair differ, worked out once for all who ask
+// at one time, and kept for a while. It ends early when nobody waits for it.
+func (f *fsys) compare(ctx context.Context, p *pair) (*compared, error) {
+	if c := p.result.Load(); c != nil {
+		f.pairs.results.used(p)
+		return c, nil
+	}
+	p.mu.Lock()
+	if p.gone.Load() {
+		p.mu.Unlock()
+		return nil, syscall.ESTALE
+	}
+	w := p.flight
+	if w == nil {
+		if c := p.result.Load(); c != nil {
+			p.mu.Unlock()
+			return c, nil
+		}
+		w = f.takeOff(p)
+	}
+	w.waiting++
+	p.mu.Unlock()
+	select {
+	case <-w.done:
+		return w.out, w.err
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.waiting--; w.waiting == 0 {
+		w.stop()
+		if p.flight == w {
+			p.flight = nil
+		}
+	}
+	return nil, context.Canceled
+}
+
+// takeOff starts the comparison of a pair, whose mu is held.
+func (f *fsys) takeOff(p *pair) *flight {
+	ctx, stop := context.WithCancel(f.life)
+	w := &flight{done: make(chan struct{}), stop: stop}
+	p.flight = w
+	f.work.Go(func() {
+		defer stop()
+		w.err = f.guard("compare", func() (err error) {
+			select {
+			case f.pairs.working <- struct{}{}:
+				defer func() { <-f.pairs.working }()
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			w.out, err = f.comparePair(ctx, p)
+			return err
+		})
+		p.mu.Lock()
+		gone := p.gone.Load()
+		switch {
+		case gone:
+			w.out, w.err = nil, syscall.ESTALE
+		case w.err == nil:
+			p.result.Store(w.out)
+			f.pairs.results.add(p, w.out.bytes())
+		}
+		if p.flight == w {
+			p.flight = nil
+		}
+		p.mu.Unlock()
+		close(w.done)
+	})
+	return w
+}
+
+// sides are the two trees of a pair, from views of their images.
+func (f *fsys) sides(p *pair) (v [2]*view, err error) {
+	for i, s := range []side{p.a, p.b} {
+		im, err := f.image(s.id)
+		if err != nil {
+			return v, err
+		}
+		_, img, err := f.imageOf(synthID(typeImage, im.slot, 0))
+		if err != nil {
+			return v, err
+		}
+		if v[i], err = f.imageView(im, img, rootKey{n: s.top(img)}); err != nil {
+			return v, err
+		}
+	}
+	return v, nil
+}
+
+func (v *view) rootfs(ctx context.Context) *rootfs.FS {
+	var layers []store.Layer
+	for _, l := range v.layers {
+		layers = append(layers, l.l)
+	}
+	return rootfs.Of(ctx, v.tree, layers)
+}
+
+// comparePair compares the two of a pair.
+func (f *fsys) comparePair(ctx context.Context, p *pair) (*compared, error) {
+	v, err := f.sides(p)
+	if err != nil {
+		return nil, err
+	}
+	var of [parts]*overlay.SubsetBuilder
+	for i := range of {
+		if of[i], err = overlay.NewSubset(v[partSide(i)].tree); err != nil {
+			return nil, err
+		}
+	}
+	c := &compared{}
+	var sum rootfs.Summary
+	var failed error
+	var line []byte
+	c.answers, err = rootfs.Record(ctx, v[0].rootfs(ctx), v[1].rootfs(ctx), func(d rootfs.Difference) bool {
+		sum.Add(d)
+		line = d.AppendLine(line[:0])
+		if c.size += uint64(len(line)); c.size <= smallChanges {
+			c.small = append(c.small, line...)
+		} else {
+			c.small = nil
+		}
+		failed = of[partOf(d.Op)].Add(d.Path, d.Op != 'C')
+		return failed == nil
+	})
+	if err == nil {
+		err = failed
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range of {
+		c.of[i] = b.Subset()
+	}
+	c.summary = []byte(sum.String())
+	return c, nil
+}
+
+// pairChanges is the content of a pair's list of changes, once for all who have it open.
+func (f *fsys) pairChanges(p *pair) (*changeList, error) {
+	c, err := f.compare(f.life, p)
+	if err != nil {
+		return nil, err
+	}
+	if c.size <= smallChanges {
+		return &changeList{c.small}, nil
+	}
+	if err := c.tooLarge(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l := c.text.Value(); l != nil {
+		return l, nil
+	}
+	v, err := f.sides(p)
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, 0, c.size)
+	err = c.answers.Replay(f.life, v[0].rootfs(f.life), v[1].rootfs(f.life), func(d rootfs.Difference) bool {
+		b = d.AppendLine(b)
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	l := &changeList{b}
+	c.text = weak.Make(l)
+	return l, nil
+}
+
+// results keeps what was worked out last, up to maxResults bytes; the latest
+// stays however large it is.
+type results struct {
+	mu    sync.Mutex // guards all
+	order list.List  // of *heldResult, the latest used first
+	of    map[*pair]*list.Element
+	bytes int
+	limit int // 0: maxResults
+}
+
+type heldResult struct {
+	p     *pair
+	bytes int
+}
+
+// add keeps the result of a pair, and lets go of others.
+func (r *results) add(p *pair, bytes int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.of == nil {
+		r.of = map[*pair]*list.Element{}
+	}
+	r.take(p)
+	r.of[p] = r.order.PushFront(&heldResult{p, bytes})
+	r.bytes += bytes
+	limit := r.limit
+	if limit == 0 {
+		limit = maxResults
+	}
+	for r.bytes > limit && r.order.Len() > 1 {
+		old := r.order.Back().Value.(*heldResult).p
+		r.take(old)
+		old.result.Store(nil)
+	}
+}
+
+// used makes a pair the latest.
+func (r *results) used(p *pair) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.of[p]; e != nil {
+		r.order.MoveToFront(e)
+	}
+}
+
+// remove lets go of the result of a pair.
+func (r *results) remove(p *pair) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.take(p)
+	p.result.Store(nil)
+}
+
+// take takes a pair off the list; mu is held.
+func (r *results) take(p *pair) {
+	if e := r.of[p]; e != nil {
+		delete(r.of, p)
+		r.bytes -= r.order.Remove(e).(*heldResult).bytes
+	}
+}
