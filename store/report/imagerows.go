@@ -73,21 +73,21 @@ func WriteImages(w io.Writer, images []Summary, o ImagesOptions) error {
 			format = "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
 		}
 	}
-	if strings.Contains(format, "{{.Digest}}") {
-		o.Digests = true
-	} else if o.Digests && isTable(format) {
+	asked := strings.Contains(format, "{{.Digest}}")
+	if o.Digests && !asked && isTable(format) {
 		format += "\t{{.Digest}}"
 	}
 	var rows []imageRow
 	for _, s := range images {
-		rows = append(rows, s.rows(o)...)
+		rows = append(rows, s.rows(o, asked || o.Digests)...)
 	}
 	return writeRows(w, format, imagesHeader, rows)
 }
 
-// rows returns one row for each reference. Digests have rows of their own only
-// where no tag of their repository does.
-func (s Summary) rows(o ImagesOptions) []imageRow {
+// rows returns one row for each reference, with the digests of its repository
+// if they are shown. Digests have rows of their own only where no tag of their
+// repository does: one each with o.Digests, else one without a digest.
+func (s Summary) rows(o ImagesOptions, shown bool) []imageRow {
 	row := imageRow{
 		Containers: unknown, SharedSize: unknown, UniqueSize: unknown,
 		ID: string(s.ID), Size: humanSize(s.Size), VirtualSize: unknown,
@@ -98,7 +98,7 @@ func (s Summary) rows(o ImagesOptions) []imageRow {
 	}
 	if !s.Created.IsZero() {
 		row.CreatedAt = time.Unix(s.Created.Unix(), 0).String()
-		row.CreatedSince = since(o.Now, s.Created)
+		row.CreatedSince = since(o.Now, time.Unix(s.Created.Unix(), 0))
 	}
 	if !o.NoTrunc {
 		row.ID = truncateID(row.ID)
@@ -110,25 +110,24 @@ func (s Summary) rows(o ImagesOptions) []imageRow {
 		out = append(out, row)
 	}
 	for _, repo := range tags.repos {
-		shown := digests.of[repo]
+		of := digests.of[repo]
 		delete(digests.of, repo)
-		if !o.Digests || len(shown) == 0 {
-			shown = []string{none}
+		if !shown || len(of) == 0 {
+			of = []string{none}
 		}
 		for _, t := range tags.of[repo] {
-			for _, d := range shown {
+			for _, d := range of {
 				add(repo, t, d)
 			}
 		}
 	}
 	for _, repo := range digests.repos {
-		for i, d := range digests.of[repo] {
-			if !o.Digests {
-				d = none
-			}
-			if o.Digests || i == 0 {
-				add(repo, none, d)
-			}
+		of := digests.of[repo]
+		if len(of) > 0 && !o.Digests {
+			of = []string{""}
+		}
+		for _, d := range of {
+			add(repo, none, d)
 		}
 	}
 	if out == nil {
