@@ -33,6 +33,8 @@ bzip2               bzip2
 xz                  xz-utils
 zstd                zstd
 mmdebstrap          mmdebstrap
+clamscan            clamav
+debsums             debsums
 "
 case ${1:-} in
 demo) wanted=$demo ;;
