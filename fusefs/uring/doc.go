@@ -24,11 +24,13 @@
 //
 // A quick request is one that the file system says it answers without waiting.
 // Everything else goes to a goroutine: it may take as long as it likes without
-// holding up its queue, but for the entry that it occupies.
+// holding up its queue, but for the entry that it occupies; a queue most of whose
+// entries are occupied gets more.
 //
 // # An entry
 //
-// All entries of a thread lie in two mappings: what is never touched costs no memory.
+// Entries lie in mappings, two for each time that a queue gets some: what is never
+// touched costs no memory.
 //
 //	headers, 512 bytes an entry
 //	0         40          128             256                288       320     512

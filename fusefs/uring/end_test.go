@@ -209,3 +209,23 @@ func TestOfflineCPU(t *testing.T) {
 	}
 	s.wait(t)
 }
+
+// Those who wait, however many, keep nobody else from being served.
+func TestManyWait(t *testing.T) {
+	s := serve(t)
+	all := s.readers(t, 300)
+	for range 50 {
+		if got, err := read(s.path("fast")); got != "fast" || err != nil {
+			t.Fatalf("while others wait: %q %v", got, err)
+		}
+	}
+	for _, c := range all {
+		_ = c.Process.Signal(unix.SIGINT)
+	}
+	for _, c := range all {
+		_ = waitFor(t, c)
+	}
+	if n := s.interrupted.Load(); n != 300 {
+		t.Errorf("%d requests were told of the interrupt, want 300", n)
+	}
+}

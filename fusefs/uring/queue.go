@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -15,11 +16,14 @@ import (
 )
 
 const (
-	// The requests of a queue that can be under way at once. What is beyond waits
-	// in the kernel. All queues together have about allEntries, within bounds.
+	// The requests of a queue that can be under way at once, at first. All queues
+	// together have about allEntries, within bounds.
 	minDepth   = 16
 	maxDepth   = 64
 	allEntries = 1024
+	// A queue most of whose entries wait for something gets more, up to so many.
+	// What is beyond waits in the kernel.
+	mostEntries = 1024
 
 	// lastCompletions is how long a queue waits for the end of its entries once
 	// the connection is down and nothing is under way.
@@ -48,7 +52,15 @@ const wakeData = ^uint64(0)
 // entry is a piece of memory that one request at a time is in.
 type entry struct {
 	h, p []byte
-	qid  uint16
+	home *home
+}
+
+// home is one of the kernel's queues, as its thread sees it.
+type home struct {
+	qid     uint16
+	entries int  // that it has
+	busy    int  // of them, in the hands of goroutines
+	full    bool // the kernel takes no more
 }
 
 func (e *entry) in() *fuse.InHeader   { return (*fuse.InHeader)(unsafe.Pointer(&e.h[0])) }
@@ -71,11 +83,13 @@ type queue struct {
 	ids  []int // of the kernel's queues, the CPU's own first
 	ring *ring
 
-	headers, payloads []byte
-	entries           []entry
-	commitIDs         []uint64 // of the requests that entries hold
-	wake              int      // eventfd
-	scratch           scratch
+	depth     int      // entries that a kernel's queue gets at a time
+	maps      [][]byte // what entries lie in
+	entries   []*entry
+	commitIDs []uint64 // of the requests that entries hold
+	wake      int      // eventfd
+	woken     []byte   // what is read from it
+	scratch   scratch
 
 	live int // entries that the kernel has not ended
 	busy int // entries in the hands of goroutines
@@ -191,10 +205,8 @@ func (s *Server) freeQueues() {
 		if q.live > 0 {
 			continue // the kernel might still write there
 		}
-		for _, m := range [][]byte{q.headers, q.payloads} {
-			if m != nil {
-				_ = unix.Munmap(m)
-			}
+		for _, m := range q.maps {
+			_ = unix.Munmap(m)
 		}
 	}
 }
@@ -229,8 +241,8 @@ func (q *queue) run(depth int, ready chan<- error) {
 
 // setUp makes the ring and the memory of the entries.
 func (q *queue) setUp(depth int) (err error) {
-	n := depth * len(q.ids)
-	if q.ring, err = newRing(uint32(depth), uint32(2*n+2)); err != nil {
+	q.depth = depth
+	if q.ring, err = newRing(uint32(depth), uint32(2*depth*len(q.ids)+2)); err != nil {
 		return err
 	}
 	defer func() {
@@ -241,30 +253,13 @@ func (q *queue) setUp(depth int) (err error) {
 	if q.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
 		return err
 	}
-	anonymous := func(size int) ([]byte, error) {
-		m, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
-		if err == nil {
-			// A huge page would make real what is never touched.
-			_ = unix.Madvise(m, unix.MADV_NOHUGEPAGE)
+	if q.woken, err = q.anonymous(os.Getpagesize()); err != nil {
+		return err
+	}
+	for _, id := range q.ids {
+		if err := q.addEntries(&home{qid: uint16(id)}); err != nil {
+			return err
 		}
-		return m, err
-	}
-	// The last header is for what is read from the eventfd.
-	if q.headers, err = anonymous((n + 1) * headerSize); err != nil {
-		return err
-	}
-	size := q.s.payload()
-	if q.payloads, err = anonymous(n * size); err != nil {
-		return err
-	}
-	q.entries, q.commitIDs = make([]entry, n), make([]uint64, n)
-	for i := range q.entries {
-		e := entry{h: q.headers[i*headerSize:][:headerSize], p: q.payloads[i*size:][:size], qid: uint16(q.ids[i/depth])}
-		iov := (*[2]unix.Iovec)(unsafe.Pointer(&e.h[headerUsed]))
-		iov[0].Base, iov[1].Base = &e.h[0], &e.p[0]
-		iov[0].SetLen(headerUsed)
-		iov[1].SetLen(size)
-		q.entries[i] = e
 	}
 	return nil
 }
@@ -272,13 +267,9 @@ func (q *queue) setUp(depth int) (err error) {
 // register hands all entries to the kernel.
 func (q *queue) register() error {
 	for i := range q.entries {
-		e := &q.entries[i]
-		s := sqe{opcode: opCmd, fd: int32(q.s.devFD), off: cmdRegister, userData: uint64(i), qid: e.qid,
-			addr: uint64(uintptr(unsafe.Pointer(&e.h[headerUsed]))), len: 2}
-		if err := q.ring.prepare(s); err != nil {
+		if err := q.hireEntry(i); err != nil {
 			return err
 		}
-		q.live++
 	}
 	if err := q.listen(); err != nil {
 		return err
@@ -297,9 +288,8 @@ func (q *queue) register() error {
 
 // listen asks for the next wakeUp.
 func (q *queue) listen() error {
-	buf := q.headers[len(q.headers)-headerSize:]
 	return q.ring.prepare(sqe{opcode: opRead, fd: int32(q.wake), userData: wakeData,
-		addr: uint64(uintptr(unsafe.Pointer(&buf[0]))), len: 8})
+		addr: uint64(uintptr(unsafe.Pointer(&q.woken[0]))), len: 8})
 }
 
 // serve answers requests until the kernel has ended all entries.
@@ -308,6 +298,7 @@ func (q *queue) serve() error {
 		q.mu.Lock()
 		for _, i := range q.done {
 			q.busy--
+			q.entries[i].home.busy--
 			if err := q.commit(i); err != nil {
 				q.mu.Unlock()
 				return err
@@ -335,7 +326,8 @@ func (q *queue) serve() error {
 			case c.userData == wakeData:
 				err = q.listen()
 			case c.res < 0:
-				q.live-- // the connection is down
+				q.live-- // the connection is down, or the kernel does not take a new entry
+				q.entries[c.userData].home.full = true
 			default:
 				err = q.take(int(c.userData))
 			}
@@ -355,7 +347,7 @@ func (q *queue) givenUp() bool {
 
 // commit prepares to hand an answer over, and to wait for the next request.
 func (q *queue) commit(i int) error {
-	return q.ring.prepare(sqe{opcode: opCmd, fd: int32(q.s.devFD), off: cmdCommit, userData: uint64(i), qid: q.entries[i].qid, commitID: q.commitIDs[i]})
+	return q.ring.prepare(sqe{opcode: opCmd, fd: int32(q.s.devFD), off: cmdCommit, userData: uint64(i), qid: q.entries[i].home.qid, commitID: q.commitIDs[i]})
 }
 
 // finish is called by the goroutine that has answered the request in an entry.

@@ -45,20 +45,18 @@ type scratch struct {
 
 // take answers the request that has come in an entry, or has it answered.
 func (q *queue) take(i int) error {
-	e := &q.entries[i]
+	e := q.entries[i]
 	q.commitIDs[i] = e.commitID()
 	h := e.in()
 	if h.NodeId == fuse.FUSE_ROOT_ID || !q.s.quick(h) {
-		q.hand(i)
-		return nil
+		return q.hand(i)
 	}
 	waits := h.Opcode == opFuseRead || h.Opcode == opOpen
 	var start time.Time
 	var slept int64
 	if waits {
 		if start = time.Now(); start.Before(q.slowUntil) {
-			q.hand(i)
-			return nil
+			return q.hand(i)
 		}
 		slept = sleeps()
 	}
@@ -82,9 +80,10 @@ func sleeps() int64 {
 }
 
 // hand lets a goroutine answer.
-func (q *queue) hand(i int) {
+func (q *queue) hand(i int) error {
 	q.busy++
-	e := &q.entries[i]
+	e := q.entries[i]
+	e.home.busy++
 	unique := e.in().Unique
 	q.s.active.add(unique)
 	q.s.work.Go(func() {
@@ -92,6 +91,7 @@ func (q *queue) hand(i int) {
 		q.s.active.remove(unique)
 		q.finish(i)
 	})
+	return q.grow(e.home)
 }
 
 // answer answers any request, through go-fuse.
