@@ -27,10 +27,12 @@ type ctlFile struct {
 	write func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error
 	// stream takes in what is written otherwise: what is no path goes here
 	stream func(f *fsys, ctx context.Context, uid uint32, r io.Reader) error
+	events bool // it is ctl/events
 }
 
 var ctlFiles = []ctlFile{
 	{name: "errors", mode: 0o444, read: func(f *fsys, _ uint32) []byte { return f.ctl.Errors() }},
+	{name: "events", mode: 0o444, events: true},
 	{name: "help", mode: 0o444, read: func(*fsys, uint32) []byte { return []byte(ctl.Help) }},
 	{
 		name: "import", mode: 0o200,
@@ -47,6 +49,7 @@ var ctlFiles = []ctlFile{
 	},
 	{name: "prune", mode: 0o200, write: func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error { return f.ctl.Prune(ctx, uid, cmd) }},
 	{name: "rmi", mode: 0o200, write: func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error { return f.ctl.Rmi(ctx, uid, cmd) }},
+	{name: "status", mode: 0o444, read: func(f *fsys, _ uint32) []byte { return f.statusText() }},
 	{name: "tag", mode: 0o200, write: func(f *fsys, ctx context.Context, uid uint32, cmd []byte) error { return f.ctl.Tag(ctx, uid, cmd) }},
 }
 
@@ -67,7 +70,7 @@ func (f *fsys) openCtl(id nodeID, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Statu
 	c := &ctlFiles[id-ctlFirst]
 	// Whatever permissions say: the owner alone writes. Root could be let in by allow_other.
 	writes := in.Flags&unix.O_ACCMODE != unix.O_RDONLY
-	if writes != (c.read == nil) || in.Flags&unix.O_ACCMODE == unix.O_RDWR {
+	if writes != (c.read == nil && !c.events) || in.Flags&unix.O_ACCMODE == unix.O_RDWR {
 		return fuse.EACCES
 	}
 	if writes && in.Uid != f.uid && in.Uid != 0 {
@@ -76,6 +79,9 @@ func (f *fsys) openCtl(id nodeID, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Statu
 	out.OpenFlags = fuse.FOPEN_DIRECT_IO
 	h := &handle{}
 	switch {
+	case c.events:
+		h.events = f.history.Reader()
+		out.OpenFlags |= fuse.FOPEN_NOFLUSH
 	case c.read != nil:
 		h.text = c.read(f, in.Uid)
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH

@@ -42,6 +42,7 @@ var errnos = []struct {
 	{syscall.ENAMETOOLONG, syscall.ENAMETOOLONG},
 	{syscall.EFBIG, syscall.EFBIG},
 	{syscall.EINTR, syscall.EINTR},
+	{syscall.EAGAIN, syscall.EAGAIN},
 	{syscall.ESTALE, syscall.ESTALE},
 	{syscall.EINVAL, syscall.EINVAL},
 	{syscall.EMFILE, syscall.EMFILE},

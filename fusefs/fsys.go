@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagefs/fusefs/ctl"
+	"imagefs/fusefs/events"
 	"imagefs/overlay"
 	"imagefs/store"
 )
@@ -63,6 +64,9 @@ type fsys struct {
 	ahead   ahead
 	rare    rare
 
+	history *events.Log
+	told    events.View // what history is up to; guarded by refreshing
+
 	listings listings
 	notices  notices
 }
@@ -89,6 +93,8 @@ func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
 		return nil, err
 	}
 	f.snap.Store(s)
+	f.history = events.NewLog()
+	f.told = events.View{IDs: s.ids, Names: s.names}
 	return f, nil
 }
 
@@ -165,6 +171,9 @@ func (f *fsys) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out
 func (f *fsys) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	faults()
 	id := nodeID(in.NodeId)
+	if in.Flags()&fuse.FUSE_GETATTR_FH != 0 {
+		f.seeksEnd(in.Fh())
+	}
 	switch id.kind() {
 	case kindDir, kindFile, kindPart:
 		a, st := f.layerAttr(id)

@@ -33,6 +33,8 @@ type Options struct {
 	Dev        bool           // honour device nodes
 	Loader     store.Loader   // for ctl/load; nil: loading is not supported
 	Importer   store.Importer // for ctl/import; nil: importing is not supported
+	Version    string         // of the program, for ctl/status
+	Kind       string         // of a store that is no store.Parter, for ctl/status
 	Log        *slog.Logger   // nil: silent
 	Debug      bool           // log every request
 	Transport  Transport      // "": Auto
@@ -84,6 +86,13 @@ func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server,
 	if err := srv.WaitMount(); err != nil {
 		_ = s.Unmount(true)
 		return nil, fmt.Errorf("mount at %s: %w", dir, err)
+	}
+	if !o.ReadOnly {
+		f.work.Go(func() {
+			if err := watchMount(life, dir, f.history.Release); err != nil && life.Err() == nil {
+				f.log.Warn("who reads ctl/events must end before a lazy unmount is complete", "err", err)
+			}
+		})
 	}
 	if w, ok := st.(store.Watcher); ok {
 		changes, err := w.Watch(life)
@@ -161,6 +170,10 @@ func (s *Server) Transport() Transport { return s.over }
 
 // Wait returns when the tree is unmounted, by whomever, and nothing uses the store any more.
 func (s *Server) Wait() { <-s.done }
+
+// Leave is called before Unmount by who means it: those who wait for events get
+// the end of the file, so that they do not keep the tree in use.
+func (s *Server) Leave() { s.fs.history.Close() }
 
 // Unmount unmounts the tree, as the function Unmount does.
 func (s *Server) Unmount(lazy bool) error { return Unmount(s.dir, lazy) }

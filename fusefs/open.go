@@ -9,6 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"imagefs/fusefs/events"
 	"imagefs/store"
 )
 
@@ -140,6 +141,7 @@ type handle struct {
 	text   []byte
 	shared *changeList // that text is of
 	ctl    ctlHandle
+	events *events.Reader
 }
 
 // content is what can be read.
@@ -212,6 +214,9 @@ func (f *fsys) closeHandle(h *handle) {
 	}
 	if h.ctl != nil {
 		h.ctl.release()
+	}
+	if h.events != nil {
+		h.events.Close()
 	}
 }
 
@@ -337,6 +342,9 @@ func (f *fsys) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.R
 		h := f.handles.get(in.Fh)
 		if h == nil || h.ctl != nil {
 			return nil, fuse.EBADF
+		}
+		if h.events != nil {
+			return readEvents(h.events, cancel, in, buf)
 		}
 		n, err = h.content().ReadAt(buf, int64(in.Offset))
 	}

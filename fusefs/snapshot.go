@@ -19,11 +19,13 @@ import (
 type snapshot struct {
 	at    time.Time
 	names store.Names
-	tree  *names.Tree
-	dirs  []string        // directories of names that are kept
-	parts []*partView     // of a store that is made of several
-	ids   []digest.Digest // sorted
-	refs  report.Refs
+	// unread is set if the names could not be read
+	unread bool
+	tree   *names.Tree
+	dirs   []string        // directories of names that are kept
+	parts  []*partView     // of a store that is made of several
+	ids    []digest.Digest // sorted
+	refs   report.Refs
 	// digests are the repository digests by algorithm and hex.
 	digests map[string]map[string]digest.Digest
 }
@@ -37,13 +39,14 @@ func (f *fsys) look(last *snapshot) (*snapshot, error) {
 	}
 	s.ids = ids
 	if s.names, err = f.st.Names(f.life); err != nil {
+		s.unread = true
 		f.ctl.Note("read names", "", err)
 		f.log.Error("cannot read the names of the images", "err", err)
 	}
 	kept := f.keptDirs()
 	parts, same := f.lookParts(last, kept)
 	s.parts, s.dirs = parts, kept[""]
-	if last != nil && same && slices.Equal(s.ids, last.ids) && slices.Equal(s.dirs, last.dirs) && maps.Equal(s.names.Tags, last.names.Tags) && maps.Equal(s.names.Digests, last.names.Digests) {
+	if last != nil && same && s.unread == last.unread && slices.Equal(s.ids, last.ids) && slices.Equal(s.dirs, last.dirs) && maps.Equal(s.names.Tags, last.names.Tags) && maps.Equal(s.names.Digests, last.names.Digests) {
 		return last, nil
 	}
 	s.tree = names.New(s.names.Tags, s.names.Digests, s.dirs...)
@@ -91,7 +94,6 @@ func (s *snapshot) prefix(hex string) (digest.Digest, bool) {
 func (f *fsys) refresh() {
 	f.refreshing.Lock()
 	defer f.refreshing.Unlock()
-	defer f.settle()
 	now, err := f.look(f.snap.Load())
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
@@ -101,6 +103,11 @@ func (f *fsys) refresh() {
 		return
 	}
 	old := f.snap.Swap(now)
+	if now != old {
+		// Told when the kernel has forgotten what is no longer so.
+		defer f.tellChanges(now)
+	}
+	defer f.settle()
 	var gone []digest.Digest
 	for _, id := range old.ids {
 		if !now.has(id) || f.changed(id, false) {

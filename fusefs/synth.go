@@ -315,6 +315,9 @@ func (f *fsys) fixedNode(n synth) (synth, error) {
 		}
 		n.mode, n.nlink, n.valid = fuse.S_IFREG|ctlFiles[i].mode, 1, 0
 		n.mtime = time.Now()
+		if ctlFiles[i].events {
+			n.size, n.mtime = f.eventsStat()
+		}
 	}
 	return n, nil
 }

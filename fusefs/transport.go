@@ -71,6 +71,14 @@ func (f *fsys) connection() connection {
 	return nil
 }
 
+// over tells which transport it goes over.
+func (f *fsys) over() Transport {
+	if _, ok := f.connection().(*uring.Server); ok {
+		return IOUring
+	}
+	return Dev
+}
+
 // attach mounts the file system at dir, over the transport that was asked for or that is best.
 func (f *fsys) attach(dir string) (server, Transport, error) {
 	if f.o.Transport != Dev {

@@ -89,6 +89,11 @@ func SetMeta(index, meta []byte) ([]byte, error) {
 // Meta returns the bytes that were given to Builder.Finish or SetMeta.
 func (x *Index) Meta() []byte { return x.meta }
 
+// Size is the number of bytes that the index lies in.
+func (x *Index) Size() int64 {
+	return int64(headerSize + len(x.inodes) + len(x.entries) + len(x.arena) + len(x.xattrs) + len(x.meta))
+}
+
 var _ Layer = (*Index)(nil)
 
 func (x *Index) rec(i Ino) []byte { return x.inodes[int(i)*inodeSize:][:inodeSize:inodeSize] }

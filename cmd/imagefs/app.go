@@ -26,6 +26,7 @@ type app struct {
 	stdout io.Writer
 
 	stores []string  // of --store
+	kind   string    // of the store that was opened, if one was named
 	memory size      // of --cache-memory
 	disk   size      // of --cache-size
 	caught os.Signal // the signal that ended the run, nil if none did

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	opts := fusefs.Options{
 		Source: source(st), AllowOther: o.allowOther, ReadOnly: o.readOnly, Passthrough: o.passthrough, ListOrigin: o.listOrigin,
 		Suid: o.suid, Dev: o.dev, Debug: o.debug, Log: log,
+		Version: versionNumber(), Kind: cmp.Or(a.kind, kinds[0].name),
 		Transport: fusefs.Transport(o.transport),
 	}
 	if dst, ok := st.(store.Ingester); ok && !o.readOnly {
@@ -73,6 +75,7 @@ func leave(srv *fusefs.Server, log *slog.Logger, unmounted <-chan struct{}) erro
 	signal.Notify(again, stopSignals...)
 	defer signal.Stop(again)
 	deadline := time.After(busyGrace)
+	srv.Leave()
 	for {
 		err := srv.Unmount(false)
 		if err == nil {
@@ -82,6 +85,9 @@ func leave(srv *fusefs.Server, log *slog.Logger, unmounted <-chan struct{}) erro
 		case <-unmounted:
 			return nil
 		default:
+		}
+		if errors.Is(err, unix.EINVAL) {
+			break // somebody has unmounted it lazily
 		}
 		if !errors.Is(err, unix.EBUSY) {
 			return err

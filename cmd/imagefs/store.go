@@ -61,7 +61,8 @@ func (a *app) openStore(o openOptions) (store.Store, error) {
 	case err != nil:
 		return nil, err
 	case len(specs) == 1:
-		st, _, err := openSpec(specs[0], o)
+		st, kind, err := openSpec(specs[0], o)
+		a.kind = kind
 		return st, adviseStore(err, true)
 	case len(specs) > 1:
 		return openNamed(specs, o)

@@ -58,6 +58,7 @@ type Ctl struct {
 	mu     sync.Mutex // guards what follows; never held while a command runs
 	last   map[uint32]Result
 	errors []failure // oldest first
+	counts counts
 }
 
 type failure struct {
@@ -178,6 +179,7 @@ func loaded(images []store.Loaded, err error) (Result, error) {
 }
 
 func (c *Ctl) run(uid uint32, op string, cmd []byte, do func(string) (Result, error)) error {
+	defer c.begin(op)()
 	s, err := line(cmd)
 	var r Result
 	if err == nil {
@@ -198,7 +200,9 @@ func (c *Ctl) note(uid uint32, op, args string, r Result, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last[uid] = r
+	c.counts.run++
 	if err != nil {
+		c.counts.failed++
 		c.fail(op, args, err)
 	}
 }
@@ -277,6 +281,9 @@ from image to image.
                                 label!=L, until=24h. last has what went
   cat last                      the result of your last command, JSON
   cat errors                    the last 64 failures, one line of JSON each
+  cat status                    the state of the mount and its stores, JSON
+  tail -f events                one line of JSON for each change, whoever makes it;
+                                cat events waits for those to come
 
 Names are links, and change as links do. An image is a name, an ID, or a path.
 
