@@ -42,7 +42,7 @@ func testTree(t *testing.T, o fusefs.Options) {
 		"images/app/1/layers/0":          "chainid changes diff/ diffid layer.tar rootfs/ size",
 		"images/app/1/layers/1":          "chainid changes diff/ diffid layer.tar rootfs size",
 		"ids":                            id.Encoded() + "/",
-		"ctl":                            "errors help last load rmi tag",
+		"ctl":                            "errors events help import last load prune rmi status tag",
 	} {
 		if got := list(t, dir, path); got != want {
 			t.Errorf("%s lists %q, want %q", path, got, want)
