@@ -243,6 +243,7 @@ func (f *fsys) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newNam
 			return f.ctl.Refuse(uid, "rename", args, err)
 		}
 		if len(m.refs) == 0 {
+			f.moveLinks(m) // the kernel moves what it shows all the same
 			return nil
 		}
 		_ = f.keepDir(from)
@@ -271,6 +272,9 @@ func (f *fsys) planMove(from, to repo, oldName, newName string, flags uint32) (m
 	if from.part != to.part {
 		return m, fmt.Errorf("%s and %s are of different stores: %w", from.dir(), to.dir(), syscall.EXDEV)
 	}
+	if flags&unix.RENAME_NOREPLACE != 0 {
+		f.refresh() // another process may have made the name a moment ago
+	}
 	src, err := f.entry(from, oldName)
 	if err != nil {
 		return m, err
@@ -294,13 +298,15 @@ func (f *fsys) planMove(from, to repo, oldName, newName string, flags uint32) (m
 		return m, fmt.Errorf("%s is there already: %w", to.at(newName), store.ErrExists)
 	case !there && flags&unix.RENAME_EXCHANGE != 0:
 		return m, err
-	case src.Ref == ref:
-		return m, nil
 	}
-	m = move{map[string]string{src.Ref: ref}, []movedLink{{from, to, src.Ref, ref, src.ID}}}
+	m.nodes = []movedLink{{from, to, src.Ref, ref, src.ID}}
+	m.refs = map[string]string{src.Ref: ref}
 	if flags&unix.RENAME_EXCHANGE != 0 {
-		m.refs[ref] = src.Ref
 		m.nodes = append(m.nodes, movedLink{to, from, ref, src.Ref, dst.ID})
+		m.refs[ref] = src.Ref
+	}
+	if src.Ref == ref {
+		m.refs = nil
 	}
 	return m, nil
 }
@@ -308,20 +314,21 @@ func (f *fsys) planMove(from, to repo, oldName, newName string, flags uint32) (m
 // moveLinks lets the nodes of renamed links be those of their new names, as the
 // kernel takes them to be: they may lead from another depth now.
 func (f *fsys) moveLinks(m move) {
-	var moved []nodeID
-	for _, l := range m.nodes {
-		slot, ok := f.links.find(linkKey(l.from.link(l.fromRef), idTarget(l.from.levels(), l.id)))
-		if !ok {
+	slots := make([]uint64, len(m.nodes))
+	shown := make([]bool, len(m.nodes))
+	for i, l := range m.nodes {
+		key := linkKey(l.from.link(l.fromRef), idTarget(l.from.levels(), l.id))
+		slots[i], shown[i] = f.links.find(key)
+		f.links.forget(key)
+	}
+	for i, l := range m.nodes {
+		if !shown[i] {
 			continue
 		}
 		target := idTarget(l.to.levels(), l.id)
-		f.links.forget(linkKey(l.from.link(l.fromRef), idTarget(l.from.levels(), l.id)))
-		f.links.move(slot, linkKey(l.to.link(l.toRef), target), &link{target, f.snap.Load().at})
-		moved = append(moved, synthID(typeLink, slot, 0))
-	}
-	if srv := f.connection(); srv != nil {
-		for _, n := range moved {
-			srv.InodeNotify(uint64(n), 0, 0) // takes no lock of a directory
+		f.links.move(slots[i], linkKey(l.to.link(l.toRef), target), &link{target, f.snap.Load().at})
+		if srv := f.connection(); srv != nil {
+			srv.InodeNotify(uint64(synthID(typeLink, slots[i], 0)), 0, 0) // takes no lock of a directory
 		}
 	}
 }

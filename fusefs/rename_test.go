@@ -42,12 +42,18 @@ func testRenameFlags(t *testing.T, o fusefs.Options) {
 		{"images/a/1", "images/deep/er/3", unix.RENAME_WHITEOUT, unix.EINVAL, "a:1=b deep/er:2=a"},
 		{"images/a/1", "images/deep/er", unix.RENAME_EXCHANGE, unix.EISDIR, "a:1=b deep/er:2=a"},
 		{"images/a/1", "images/a/:1", 0, nil, "a:1=b deep/er:2=a"},
+		{"images/a/1", "images/a:1", 0, nil, "a:1=b deep/er:2=a"},
+		{"images/deep/er:2", "images/deep/er/2", unix.RENAME_EXCHANGE, nil, "a:1=b deep/er:2=a"},
 		{"images/a/1", "images/deep:x", unix.RENAME_NOREPLACE, nil, "deep/er:2=a deep:x=b"},
 		{"images/deep:x", "images/a/1", 0, nil, "a:1=b deep/er:2=a"},
+		{"images/deep/er/2", "images/a/1", 0, nil, "a:1=a"},
 	} {
 		wantErr(t, c.from+" to "+c.to, renameat(dir, c.from, c.to, c.flags), c.want)
 		if got := namesOf(t, s, labels); got != c.names {
 			t.Errorf("%s to %s: the names are %s, want %s", c.from, c.to, got, c.names)
+		}
+		if c.want == nil {
+			text(t, dir, c.to, "id")
 		}
 		if got := shownOf(t, dir+"/images", labels); got != c.names {
 			t.Errorf("%s to %s: what shows is %s, want %s", c.from, c.to, got, c.names)
@@ -80,6 +86,24 @@ func testRenamedLinkLeads(t *testing.T, o fusefs.Options) {
 		}
 		if _, err := os.Lstat(filepath.Join(dir, from)); !errors.Is(err, unix.ENOENT) {
 			t.Fatalf("%s is still there: %v", from, err)
+		}
+	}
+}
+
+// Two names of one image at different depths change places.
+func TestExchangeNamesOfOneImage(t *testing.T) { bothTransports(t, testExchangeOne) }
+
+func testExchangeOne(t *testing.T, o fusefs.Options) {
+	s := newStore(t)
+	load(t, s, "", []string{"a:1", "d/e/e/p:2"}, layerTar(t, "f=a"))
+	dir := mount(t, s, o)
+	one, two := "images/a/1", "images/d/e/e/p/2"
+	for range 4 {
+		if text(t, dir, one, "rootfs/f") != "a" || text(t, dir, two, "rootfs/f") != "a" {
+			t.Fatal("a name does not lead to its image")
+		}
+		if err := renameat(dir, one, two, unix.RENAME_EXCHANGE); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
