@@ -60,8 +60,9 @@ func isCtlFile(id nodeID) bool {
 // ctlHandle is an open control file that is written.
 type ctlHandle interface {
 	write(ctx context.Context, b []byte) error
-	// flush is called at each close(2) of the file, by whatever process.
-	flush() error
+	// flush is called at each close(2) of the file, by whatever process; killed
+	// tells that it was not the process that closed it, but a signal.
+	flush(ctx context.Context, killed bool) error
 	// release is called when nobody has the file open any more.
 	release()
 }
@@ -100,7 +101,9 @@ func (f *fsys) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uin
 	if h == nil || h.ctl == nil {
 		return 0, fuse.EBADF
 	}
-	if err := h.ctl.write(f.ctx(cancel), data); err != nil {
+	ctx, done := f.command(cancel, in.Pid)
+	defer done()
+	if err := h.ctl.write(ctx, data); err != nil {
 		return 0, fuse.Status(errno(err))
 	}
 	return uint32(len(data)), fuse.OK
@@ -115,7 +118,9 @@ func (f *fsys) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	if h == nil || h.ctl == nil {
 		return fuse.OK
 	}
-	return fuse.Status(errno(h.ctl.flush()))
+	ctx, done := f.command(cancel, in.Pid)
+	defer done()
+	return fuse.Status(errno(h.ctl.flush(ctx, killed(in.Pid))))
 }
 
 // Fsync implements fuse.RawFileSystem: what a command did is durable when it returns.
@@ -129,7 +134,7 @@ type commands struct {
 }
 
 func (c *commands) write(ctx context.Context, b []byte) error { return c.c.write(c.f, ctx, c.uid, b) }
-func (c *commands) flush() error                              { return nil }
+func (c *commands) flush(context.Context, bool) error         { return nil }
 func (c *commands) release()                                  {}
 
 // loads is ctl/load or ctl/import. A first write of one line that starts with "/" is a path;
@@ -153,6 +158,12 @@ type stream struct {
 	stop context.CancelFunc
 }
 
+// cancel lets go of the archive: nothing of it stays, if it has not all been taken in already.
+func (s *stream) cancel() {
+	s.stop()
+	s.w.CloseWithError(context.Canceled)
+}
+
 func (l *loads) write(ctx context.Context, b []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -165,7 +176,7 @@ func (l *loads) write(ctx context.Context, b []byte) error {
 		}
 		l.start()
 	}
-	// An interrupt does not end it: the caller may go on writing, and if it dies, the archive is cut short.
+	defer context.AfterFunc(ctx, l.stream.cancel)()
 	if _, err := l.stream.w.Write(b); err != nil {
 		<-l.stream.done
 		if l.failed = l.stream.err; l.failed == nil {
@@ -195,7 +206,7 @@ func (l *loads) start() {
 	}()
 }
 
-func (l *loads) flush() error {
+func (l *loads) flush(ctx context.Context, killed bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.failed != nil {
@@ -208,6 +219,11 @@ func (l *loads) flush() error {
 	}
 	s := l.stream
 	l.stream = nil
+	if killed {
+		// What is cut where it could end would be taken for whole.
+		s.cancel()
+	}
+	defer context.AfterFunc(ctx, s.cancel)()
 	s.w.Close()
 	<-s.done
 	return s.err
@@ -219,8 +235,7 @@ func (l *loads) release() {
 	defer l.mu.Unlock()
 	if s := l.stream; s != nil {
 		l.stream = nil
-		s.stop()
-		s.w.CloseWithError(context.Canceled)
+		s.cancel()
 		<-s.done
 	}
 }
