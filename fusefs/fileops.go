@@ -118,7 +118,7 @@ func (f *fsys) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fus
 		}
 		// As in every file system, the directory outlives the last name in it.
 		_ = f.keepDir(r)
-		return f.ctl.Untag(f.ctx(cancel), uid, r.part, r.at(name), e.Ref)
+		return f.ctl.Untag(f.ctx(cancel), uid, r.part, r.at(name), e.Ref, e.ID)
 	})
 }
 
@@ -247,7 +247,7 @@ func (f *fsys) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newNam
 			return nil
 		}
 		_ = f.keepDir(from)
-		return f.ctl.Rename(f.ctx(cancel), uid, from.part, args, m.refs, func() { f.moveLinks(m) })
+		return f.ctl.Rename(f.ctx(cancel), uid, from.part, args, m.refs, m.nodes[0].id, func() { f.moveLinks(m) })
 	})
 }
 

@@ -2,6 +2,7 @@ package fusefs_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,8 +68,8 @@ func TestFileOperationsAreTold(t *testing.T) {
 		{"mkdir images/b", `{"ok":true,"op":"mkdir"}`},
 		{"ln -s a:1 images/b/1", `{"ok":true,"op":"tag","id":"` + a.String() + `","tags":["b:1"]}`},
 		{"ln -s nothing images/b/2", `{"ok":false,"op":"tag","error":"no such image: nothing:latest: not found"}`},
-		{"mv images/b/1 images/b/2", `{"ok":true,"op":"rename","tags":["b:2"]}`},
-		{"rm images/b/2", `{"ok":true,"op":"untag","tags":["b:2"]}`},
+		{"mv images/b/1 images/b/2", `{"ok":true,"op":"rename","id":"` + a.String() + `","tags":["b:2"]}`},
+		{"rm images/b/2", `{"ok":true,"op":"untag","id":"` + a.String() + `","tags":["b:2"]}`},
 		{"rmdir images/a", `{"ok":false,"op":"rmdir","error":"images/a has names in it: directory not empty"}`},
 		{"rmdir images/b", `{"ok":true,"op":"rmdir"}`},
 		{"rmdir ids/" + a.Encoded(), `{"ok":true,"op":"rmi","tags":["a:1"],"deleted":["` + a.String() + `"`},
@@ -174,6 +175,32 @@ func TestFileOperationsOfOthers(t *testing.T) {
 		if got := shell(t, dir, "setpriv --reuid=65534 --regid=65534 --clear-groups "+command); !strings.HasSuffix(got, "Permission denied") {
 			t.Errorf("%s: %q", command, got)
 		}
+	}
+}
+
+// Names and targets that nobody types do no harm.
+func TestHostileNames(t *testing.T) { bothTransports(t, testHostileNames) }
+
+func testHostileNames(t *testing.T, o fusefs.Options) {
+	s := newStore(t)
+	load(t, s, "a", []string{"a:1"}, layerTar(t, "f=a"))
+	dir := mount(t, s, o)
+	long := strings.Repeat("x", 255)
+	for _, name := range []string{long, "\xff\xfe", " ", "a b", "\n", "\"", ":", "::", ":a:", "@", "@sha256:", "a@", "%s", "...", "-", "Ä", ":" + long[:200]} {
+		path := filepath.Join(dir, "images/a", name)
+		wantErr(t, fmt.Sprintf("symlink %.20q", name), os.Symlink("a:1", path), unix.EINVAL)
+		wantErr(t, fmt.Sprintf("rename to %.20q", name), os.Rename(filepath.Join(dir, "images/a/1"), path), unix.EINVAL)
+		wantErr(t, fmt.Sprintf("mkdir %.20q", name), os.Mkdir(path, 0o755), unix.EINVAL)
+		wantErr(t, fmt.Sprintf("unlink %.20q", name), unix.Unlink(path), unix.ENOENT)
+		wantErr(t, fmt.Sprintf("rmdir %.20q", name), unix.Rmdir(path), unix.ENOENT)
+	}
+	for _, target := range []string{strings.Repeat("y", 4095), strings.Repeat("../", 1365), strings.Repeat("/", 4000), strings.Repeat("1/../", 800), "\xff", "@", "sha256:", "sha256:zz", dir, dir + "/", dir + "/..", "/proc/self/root" + dir + "/images/a/1", "..", "."} {
+		if err := os.Symlink(target, filepath.Join(dir, "images/a/2")); !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			t.Errorf("link to %.20q: %v", target, err)
+		}
+	}
+	if got := list(t, dir, "images/a"); got != "1" {
+		t.Errorf("images/a lists %q", got)
 	}
 }
 

@@ -76,24 +76,26 @@ func (c *Ctl) Link(ctx context.Context, uid uint32, part, args, ref string, find
 	})
 }
 
-// Untag takes a name away, and never the image.
-func (c *Ctl) Untag(ctx context.Context, uid uint32, part, args, ref string) error {
+// Untag takes a name of an image away, and never the image.
+func (c *Ctl) Untag(ctx context.Context, uid uint32, part, args, ref string, id digest.Digest) error {
 	return c.run(uid, "untag", []byte(args), func(string) (r Result, err error) {
 		t, err := able[store.Tagger](c, part, "remove names")
 		if err != nil {
 			return r, err
 		}
-		return Result{Tags: []string{ref}}, t.Untag(ctx, ref)
+		return Result{ID: id, Tags: []string{ref}}, t.Untag(ctx, ref)
 	})
 }
 
-// Rename moves names in one step. moved is called when it is done, before anybody is told.
-func (c *Ctl) Rename(ctx context.Context, uid uint32, part, args string, moves map[string]string, moved func()) error {
+// Rename moves names, the first of them that of image id, in one step. moved is
+// called when it is done, before anybody is told.
+func (c *Ctl) Rename(ctx context.Context, uid uint32, part, args string, moves map[string]string, id digest.Digest, moved func()) error {
 	return c.run(uid, "rename", []byte(args), func(string) (r Result, err error) {
 		t, err := able[store.Renamer](c, part, "rename images")
 		if err != nil {
 			return r, err
 		}
+		r.ID = id
 		for _, to := range moves {
 			r.Tags = append(r.Tags, to)
 		}

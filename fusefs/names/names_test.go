@@ -188,6 +188,23 @@ func TestEmptyDirectories(t *testing.T) {
 	}
 }
 
+func FuzzTagRef(f *testing.F) {
+	for _, s := range []string{"nginx|1", "|nginx:1", "a/b|:1", "localhost:5000/x|1", "x|@sha256:", "a:b|c", "|", "library|n:1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		dir, name, _ := strings.Cut(s, "|")
+		ref, err := TagRef(dir, name)
+		if err != nil || strings.Contains(name, "/") || dir != "" && CheckDir(dir) != nil {
+			return
+		}
+		e, ok := New(map[string]digest.Digest{ref: id("x")}, nil, dir).Dir(dir).Lookup(name)
+		if !ok || e.Ref != ref {
+			t.Errorf("%q in %q is %q, and resolves to %+v", name, dir, ref, e)
+		}
+	})
+}
+
 func FuzzLookup(f *testing.F) {
 	for _, s := range []string{"nginx", ":x", "@sha256:", "a:b:c", "..", "/", "\x00"} {
 		f.Add(s)
