@@ -4,7 +4,7 @@
 //
 // The minimum is Store, Image and Layer. What a kind can do beyond reading it
 // shows by implementing one of the small optional interfaces (Tagger, Remover,
-// Ingester, Watcher, Checker).
+// Ingester, Watcher, Checker …).
 package store
 
 import (
@@ -122,6 +122,13 @@ type Remover interface {
 	// other image shares. ErrBusy without force if an ID has several
 	// names in different repositories or a container uses the image.
 	Remove(ctx context.Context, refOrID string, force bool) (Removed, error)
+}
+
+// BulkRemover is a Remover that can remove several images at a smaller cost.
+type BulkRemover interface {
+	// RemoveEach does what calls of Remove without force do, one after the other,
+	// in one step that is durable and all or nothing. The results are those of Preview.
+	RemoveEach(ctx context.Context, refsOrIDs ...string) ([]Removed, []error, error)
 }
 
 // Previewer is a Remover that can tell what it would do.

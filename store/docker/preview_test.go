@@ -109,6 +109,29 @@ func TestPreview(t *testing.T) {
 					t.Errorf("%s: %v, foretold %v", plan[i], err, errs[i])
 				}
 			}
+			clean(t, s)
+
+			// All in one step, in a store that is equal but for its random names.
+			each, _ := previewed(t)
+			got, errs2, err := each.RemoveEach(ctx, refs...)
+			if err != nil || fmt.Sprint(got) != fmt.Sprint(want) || fmt.Sprint(errs2) != fmt.Sprint(errs) {
+				t.Errorf("in one step: %v, %v, %v\nforetold %v, %v", got, errs2, err, want, errs)
+			}
+			clean(t, each)
+			for _, dir := range []string{overlay2.content, overlay2.layers} {
+				a, _ := s.root.List(dir)
+				b, _ := each.root.List(dir)
+				slices.Sort(a)
+				slices.Sort(b)
+				if !slices.Equal(a, b) {
+					t.Errorf("%s: one by one leaves %q, in one step %q", dir, a, b)
+				}
+			}
+			na, _ := s.Names(ctx)
+			nb, _ := each.Names(ctx)
+			if fmt.Sprint(na) != fmt.Sprint(nb) {
+				t.Errorf("one by one leaves %v, in one step %v", na, nb)
+			}
 		})
 	}
 }

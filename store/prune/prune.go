@@ -108,25 +108,43 @@ func (o *Options) one(ctx context.Context, st remover, r *Result) error {
 		return err
 	}
 	list := s.candidates(&o.Filter, r)
-	free := slices.DeleteFunc(slices.Clone(list), func(c candidate) bool { return o.DryRun && o.busy(ctx, c, r) })
 	if o.DryRun {
-		return o.preview(ctx, st, s, free, r)
+		p, ok := st.(store.Previewer)
+		if !ok {
+			return store.Cannot(st, "tell what a removal would do")
+		}
+		list = slices.DeleteFunc(list, func(c candidate) bool { return o.busy(ctx, c, r) })
+		return r.all(ctx, s, list, p.Preview)
 	}
-	for n, c := range list {
+	size := 1
+	bulk, ok := st.(store.BulkRemover)
+	if ok && o.InUse == nil {
+		size = batch // nobody need be asked between two images
+	}
+	for n := 0; n < len(list); {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if !o.busy(ctx, c, r) {
-			if err := o.remove(ctx, st, s, c, r); err != nil {
-				return err
-			}
+		some := list[n:min(n+size, len(list))]
+		n += len(some)
+		switch {
+		case size > 1:
+			err = r.all(ctx, s, some, bulk.RemoveEach)
+		case !o.busy(ctx, some[0], r):
+			err = r.remove(ctx, st, s, some[0])
+		}
+		if err != nil {
+			return err
 		}
 		if o.Progress != nil {
-			o.Progress(n+1, len(list))
+			o.Progress(n, len(list))
 		}
 	}
 	return nil
 }
+
+// batch is how many images are removed in one step where that can be.
+const batch = 32
 
 // busy tells whether something else than the store keeps an image.
 func (o *Options) busy(ctx context.Context, c candidate, r *Result) bool {
@@ -141,7 +159,7 @@ func (o *Options) busy(ctx context.Context, c candidate, r *Result) bool {
 	return false // anything else the store will tell itself
 }
 
-func (o *Options) remove(ctx context.Context, st remover, s *state, c candidate, r *Result) error {
+func (r *Result) remove(ctx context.Context, st remover, s *state, c candidate) error {
 	for _, ref := range c.refs {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -154,25 +172,19 @@ func (o *Options) remove(ctx context.Context, st remover, s *state, c candidate,
 	return nil
 }
 
-func (o *Options) preview(ctx context.Context, st remover, s *state, list []candidate, r *Result) error {
-	p, ok := st.(store.Previewer)
-	if !ok {
-		return store.Cannot(st, "tell what a removal would do")
-	}
+// all does something with all references of candidates: removes them, or tells what that would do.
+func (r *Result) all(ctx context.Context, s *state, list []candidate, do func(context.Context, ...string) ([]store.Removed, []error, error)) error {
 	var refs []string
 	for _, c := range list {
 		refs = append(refs, c.refs...)
 	}
-	removed, errs, err := p.Preview(ctx, refs...)
-	if err != nil {
-		return err
-	}
-	for i, ref := range refs {
-		if err := r.add(ctx, s, ref, removed[i], errs[i]); err != nil {
+	removed, errs, err := do(ctx, refs...)
+	for i := range removed {
+		if err := r.add(ctx, s, refs[i], removed[i], errs[i]); err != nil {
 			return err
 		}
 	}
-	return nil
+	return err
 }
 
 // add notes what became of a removal. The error is one that ends the prune.

@@ -130,6 +130,21 @@ func (f *fake) Preview(ctx context.Context, refs ...string) ([]store.Removed, []
 	return out, errs, nil
 }
 
+// bulk is a fake that removes several at once.
+type bulk struct {
+	*fake
+	steps int
+}
+
+func (b *bulk) RemoveEach(ctx context.Context, refs ...string) ([]store.Removed, []error, error) {
+	b.steps++
+	out, errs := make([]store.Removed, len(refs)), make([]error, len(refs))
+	for n, r := range refs {
+		out[n], errs[n] = b.Remove(ctx, r, false)
+	}
+	return out, errs, nil
+}
+
 func (f *fake) clone() *fake {
 	c := &fake{images: map[digest.Digest]*image{}, names: store.Names{Tags: map[string]digest.Digest{}, Digests: map[string]digest.Digest{}}, held: f.held}
 	for id, i := range f.images {
@@ -230,6 +245,10 @@ func TestWhatGoes(t *testing.T) {
 			if fmt.Sprint(plan) != fmt.Sprint(got) {
 				t.Errorf("the dry run said\n%v, then it was\n%v", plan, got)
 			}
+			b := &bulk{fake: before}
+			if at, err := prune.Run(t.Context(), b, o); err != nil || fmt.Sprint(at) != fmt.Sprint(got) || b.steps > 1 {
+				t.Errorf("in %d steps: %v\n%v, want\n%v", b.steps, err, at, got)
+			}
 		})
 	}
 }
@@ -295,6 +314,16 @@ func TestWhatStays(t *testing.T) {
 	// As with Docker, the last name is the one that a container keeps.
 	if _, ok := f.names.Tags["two:1"]; ok {
 		t.Error("an image in use kept all its names")
+	}
+}
+
+// Where something else may keep an image, it is asked between two of them.
+func TestInUseOneByOne(t *testing.T) {
+	b := &bulk{fake: shop()}
+	asked := 0
+	o := prune.Options{InUse: func(context.Context, string) error { asked++; return nil }}
+	if r, err := prune.Run(t.Context(), b, o); err != nil || b.steps != 0 || asked != 3 || len(r.Removed) != 3 {
+		t.Errorf("%v, %d steps, asked %d times, %v", err, b.steps, asked, r)
 	}
 }
 
