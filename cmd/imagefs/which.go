@@ -11,8 +11,9 @@ import (
 )
 
 type whichOptions struct {
-	report.WhichOptions
-	follow bool
+	follow  bool
+	format  string
+	noTrunc bool
 }
 
 func newWhichCommand(a *app) *cobra.Command {
@@ -49,8 +50,8 @@ Fields for --format: .Path .Layer .Change .What .Type .Mode .Owner .Size .ModTim
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&o.follow, "dereference", "L", false, "if PATH is a symbolic link, of what it leads to")
-	f.BoolVar(&o.NoTrunc, "no-trunc", false, "do not cut what is long")
-	f.StringVar(&o.Format, "format", "", "'table', 'table `TEMPLATE`', 'json', or a Go template")
+	f.BoolVar(&o.noTrunc, "no-trunc", false, "do not cut what is long")
+	f.StringVar(&o.format, "format", "", "'table', 'table `TEMPLATE`', 'json', or a Go template")
 	return cmd
 }
 
@@ -68,8 +69,8 @@ func runWhich(ctx context.Context, a *app, o whichOptions, image, path string) e
 	if err != nil {
 		return during("which", pathFirst(path, err))
 	}
-	if o.Format == "" && t.Path != filepath.Clean("/"+path) {
+	if o.format == "" && t.Path != filepath.Clean("/"+path) {
 		a.tell("which: %s is %s", report.Printable(path), report.Printable(t.Path))
 	}
-	return during("which", report.WriteWhich(a.out, t, o.WhichOptions))
+	return during("which", writeWhich(a.out, t, o))
 }

@@ -1,4 +1,4 @@
-package report
+package main
 
 import (
 	"encoding/json"
@@ -10,14 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imagefs/store/report"
 	"imagefs/store/rootfs"
 )
-
-// WhichOptions of WriteWhich. The zero value cuts what is long.
-type WhichOptions struct {
-	Format  string // "" or "table", "json", a template, or "table" with a template
-	NoTrunc bool
-}
 
 // whichRow is a step as templates and JSON have it.
 type whichRow struct {
@@ -65,28 +60,20 @@ var whichHeader = map[string]string{
 
 var changeNames = map[byte]string{'A': "added", 'C': "changed", 'D': "deleted"}
 
-var typeNames = map[uint32]string{
-	unix.S_IFREG: "file", unix.S_IFDIR: "directory", unix.S_IFLNK: "symlink", unix.S_IFCHR: "char",
-	unix.S_IFBLK: "block", unix.S_IFIFO: "fifo", unix.S_IFSOCK: "socket",
-}
-
-// WriteWhich writes what the layers did to a path, the lowest first. ErrTemplate for a format that is none.
-func WriteWhich(w io.Writer, t rootfs.Trace, o WhichOptions) error {
-	format := o.Format
-	if format == "" || format == tableFormat {
-		format = "table {{.Layer}}\t{{.Change}}\t{{.What}}\t{{.DiffID}}\t{{.CreatedBy}}"
-	}
+// writeWhich writes what the layers did to a path, the lowest first.
+func writeWhich(w io.Writer, t rootfs.Trace, o whichOptions) error {
+	table := report.IsTable(o.format)
 	rows := make([]whichRow, len(t.Steps))
 	for i, s := range t.Steps {
-		rows[i] = rowOfStep(t.Path, s, !o.NoTrunc && isTable(format))
-		if isTable(format) {
+		rows[i] = rowOfStep(t.Path, s, !o.noTrunc && table)
+		if table {
 			r := &rows[i]
 			for _, f := range []*string{&r.Path, &r.What, &r.Target, &r.CreatedBy} {
-				*f = Printable(*f)
+				*f = report.Printable(*f)
 			}
 		}
 	}
-	return writeRows(w, format, whichHeader, rows)
+	return report.WriteRows(w, o.format, "{{.Layer}}\t{{.Change}}\t{{.What}}\t{{.DiffID}}\t{{.CreatedBy}}", whichHeader, rows)
 }
 
 func rowOfStep(path string, s rootfs.Step, short bool) whichRow {
@@ -95,7 +82,7 @@ func rowOfStep(path string, s rootfs.Step, short bool) whichRow {
 		DiffID: string(s.DiffID), CreatedBy: strings.ReplaceAll(s.CreatedBy, "\t", " "),
 	}
 	if short {
-		r.DiffID, r.CreatedBy = truncateID(r.DiffID), ellipsis(r.CreatedBy, createdByWidth)
+		r.DiffID, r.CreatedBy = report.ShortID(r.DiffID), report.ShortStep(r.CreatedBy)
 	}
 	if s.Op == 'D' {
 		r.What = s.By.String()
