@@ -108,27 +108,22 @@ func (p *pair) know() bool {
 	return true
 }
 
-// parsePair finds the one pair that a name can mean. A tag can have ".." in it,
-// so each ".." of the name is tried; names that can mean two pairs mean none.
+// parsePair finds the pair that a name means. A tag can have ".." in it, so each
+// ".." of the name is tried. No more than one can be right: a tag comes last, and
+// to have it in the tag of the one side or of the other takes a ":" on either side.
 func (f *fsys) parsePair(part, name string) (a, b side, ok bool) {
-	for i := 0; i+2 < len(name); i++ {
+	for i := 1; i+2 < len(name); i++ {
 		if name[i:i+2] != ".." {
 			continue
 		}
-		x, okX := f.parseSide(part, name[:i])
-		if !okX {
+		if a, ok = f.parseSide(part, name[:i]); !ok {
 			continue
 		}
-		y, okY := f.parseSide(part, name[i+2:])
-		switch {
-		case !okY:
-		case ok && (a != x || b != y):
-			return side{}, side{}, false
-		default:
-			a, b, ok = x, y, true
+		if b, ok = f.parseSide(part, name[i+2:]); ok {
+			return a, b, true
 		}
 	}
-	return a, b, ok
+	return side{}, side{}, false
 }
 
 // parseSide finds what one side of a pair's name means: an ID, a unique prefix of

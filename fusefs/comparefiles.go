@@ -123,7 +123,8 @@ func (f *fsys) pairError(p *pair) []byte {
 	var lines []string
 	for _, s := range []side{p.a, p.b} {
 		img, err := f.imageByID(s.id)
-		if err == nil && (img.RawConfig() == nil || len(img.Layers()) <= s.top(img)) {
+		// What is below a layer that is broken may be whole.
+		if err == nil && (s.n < 0 || len(img.Layers()) <= s.n) {
 			err = img.Err()
 		}
 		line := ""
