@@ -57,8 +57,7 @@ func (f *fsys) origin(id nodeID) *origin {
 		case v.diff():
 			return &v.layers[0].origin
 		default:
-			n, _ := v.tree.Origin(id.node())
-			return &v.layers[n].origin
+			return &v.layers[id.node().Layer()].origin
 		}
 	}
 	return nil

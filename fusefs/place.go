@@ -138,9 +138,6 @@ func (f *fsys) imageAt(p string) (digest.Digest, error) {
 			return none("is in an image, not an image", store.ErrInvalid)
 		default:
 			n, err := f.synthChild(top, name)
-			if err == nil && n.kind() != kindSynth {
-				return none("is in an image, not an image", store.ErrInvalid)
-			}
 			if err == nil && n.synthType() == typeLink {
 				target, _ := f.synthTarget(n)
 				at = []nodeID{rootNode, idsNode}

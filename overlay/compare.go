@@ -109,29 +109,9 @@ func (c *comparison) differ(x, y NodeID) (w What, err error) {
 	if c.sameInode(x, y) {
 		return 0, nil
 	}
-	p, q := c.a.where(x), c.b.where(y)
-	l, m := c.a.layers[p.Layer()], c.b.layers[q.Layer()]
-	if w = diffInodes(l, p.Ino(), m, q.Ino()); w&(DiffContent|DiffType) != 0 {
-		return w, nil
-	}
-	if a := l.Stat(p.Ino()); a.Mode&typeMask == modeRegular && a.Size > 0 {
-		same, err := c.equal(x, y)
-		if err != nil {
-			return 0, err
-		}
-		if !same {
-			w |= DiffContent
-		}
-	}
-	return w, nil
-}
-
-// diffInodes tells in what two inodes differ, as far as their layers know it:
-// the content of files of different size, not of the same.
-func diffInodes(l Layer, i Ino, m Layer, k Ino) (w What) {
-	p, q := l.Stat(i), m.Stat(k)
+	p, q := c.a.Attr(x), c.b.Attr(y)
 	if p.Mode&typeMask != q.Mode&typeMask {
-		return DiffType // nothing else of the two can be compared
+		return DiffType, nil // nothing else of the two can be compared
 	}
 	if p.Rdev != q.Rdev {
 		w |= DiffType
@@ -145,26 +125,32 @@ func diffInodes(l Layer, i Ino, m Layer, k Ino) (w What) {
 	if p.Sec != q.Sec || p.Nsec != q.Nsec {
 		w |= DiffTime
 	}
-	if (p.Flags|q.Flags)&FlagXattr != 0 && !sameXattrs(l, i, m, k) {
+	if (p.Flags|q.Flags)&FlagXattr != 0 && !c.sameXattrs(x, y) {
 		w |= DiffXattr
 	}
 	switch p.Mode & typeMask {
 	case modeSymlink:
-		if l.Readlink(i) != m.Readlink(k) {
+		if c.a.Readlink(x) != c.b.Readlink(y) {
 			w |= DiffLink
 		}
 	case modeRegular:
-		if p.Size != q.Size {
+		same := p.Size == q.Size
+		if same && p.Size > 0 {
+			if same, err = c.equal(x, y); err != nil {
+				return 0, err
+			}
+		}
+		if !same {
 			w |= DiffContent
 		}
 	}
-	return w
+	return w, nil
 }
 
-func sameXattrs(l Layer, i Ino, m Layer, k Ino) bool {
+func (c *comparison) sameXattrs(x, y NodeID) bool {
 	var of [2][]Xattr
-	l.Xattrs(i, func(name string, value []byte) bool { of[0] = append(of[0], Xattr{name, value}); return true })
-	m.Xattrs(k, func(name string, value []byte) bool { of[1] = append(of[1], Xattr{name, value}); return true })
+	c.a.Xattrs(x, func(name string, value []byte) bool { of[0] = append(of[0], Xattr{name, value}); return true })
+	c.b.Xattrs(y, func(name string, value []byte) bool { of[1] = append(of[1], Xattr{name, value}); return true })
 	if len(of[0]) != len(of[1]) {
 		return false
 	}

@@ -23,7 +23,8 @@ type openOptions struct {
 
 // kind is a kind of store.
 type kind struct {
-	name string // goes before ":" in --store
+	name string   // goes before ":" in --store
+	also []string // other names for it
 	what string
 	// places are where such a store lies if nobody chose otherwise
 	places []place
@@ -79,6 +80,7 @@ var kinds = []kind{
 	},
 	{
 		name: "archive",
+		also: targetNames(),
 		what: "an archive of docker save or OCI, compressed or not, or an OCI layout directory; read-only",
 		is:   archive.Is,
 		open: func(path string, o openOptions) (store.Store, error) {

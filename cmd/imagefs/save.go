@@ -218,6 +218,9 @@ func (i *interruptible) Write(p []byte) (n int, err error) {
 	}
 }
 
+// noTarAdvice is what to do about save.NoTarError.
+const noTarAdvice = "save or pull it with the program whose store this is, and load that; 'imagefs export' and 'imagefs import' make a new image of its files"
+
 // writeError says what became of a file that a command should write.
 func writeError(command, output string, err error) error {
 	if err == nil {
@@ -238,7 +241,7 @@ func writeError(command, output string, err error) error {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return advised{fmt.Errorf("%w: %s", err, where), nothing + "; make room, then try again"}
 	case errors.Is(err, store.ErrUnsupported):
-		return advised{err, "the store does not keep what its layers' archives were"}
+		return advised{err, noTarAdvice}
 	case errors.Is(err, store.ErrExists):
 		return advised{err, "name another, or remove it first"}
 	}

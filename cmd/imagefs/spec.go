@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -38,8 +39,11 @@ func (s spec) String() string {
 // kindLike is what could be meant as a kind.
 var kindLike = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9-]*$`) })
 
-// parseSpec reads a spec. A path that begins like a name or a kind is written ./PATH.
-func parseSpec(text string) (spec, error) {
+// parseSpec reads a spec of --store. A path that begins like a name or a kind is written ./PATH.
+func parseSpec(text string) (spec, error) { return parseSpecOf("--store", text) }
+
+// parseSpecOf is parseSpec for any flag.
+func parseSpecOf(flag, text string) (spec, error) {
 	var s spec
 	rest := text
 	if name, after, ok := strings.Cut(rest, "="); ok && union.CheckName(name) == nil {
@@ -51,11 +55,11 @@ func parseSpec(text string) (spec, error) {
 		case kindNamed(k) != nil:
 			s.kind, rest = k, after
 		case kindLike().MatchString(k) && !exists(rest) && (dir == "." || !exists(dir)):
-			return s, usagef("--store %s: there is no kind of store %q; there is %s", text, k, strings.Join(kindNames(), ", "))
+			return s, usagef("%s %s: there is no kind of store %q; there is %s", flag, text, k, strings.Join(kindNames(), ", "))
 		}
 	}
 	if rest == "" || strings.ContainsAny(rest, "\x00\n") {
-		return s, usagef("--store %q: a path is missing; write [NAME=][KIND:]PATH", text)
+		return s, usagef("%s %q: a path is missing; write [NAME=][KIND:]PATH", flag, text)
 	}
 	s.path = absolute(rest)
 	return s, nil
@@ -63,7 +67,7 @@ func parseSpec(text string) (spec, error) {
 
 func kindNamed(name string) *kind {
 	for i := range kinds {
-		if kinds[i].name == name {
+		if kinds[i].name == name || slices.Contains(kinds[i].also, name) {
 			return &kinds[i]
 		}
 	}

@@ -48,14 +48,7 @@ func xdg(variable, below string) string {
 // closes it. Nobody's wish is the stores of this machine; for a command that
 // makes stores it is the embedded one.
 func (a *app) openStore(o openOptions) (store.Store, error) {
-	if o.log == nil {
-		o.log = newLog(a.err, slog.LevelWarn, false)
-	}
-	o.cache = cacheDir()
-	o.memory, o.disk = a.memory.n, a.disk.n
-	if o.memory < 0 {
-		o.memory = 1 // as good as nothing
-	}
+	o = a.complete(o)
 	specs, err := a.named()
 	switch {
 	case err != nil:
@@ -70,6 +63,19 @@ func (a *app) openStore(o openOptions) (store.Store, error) {
 		return openEmbedded(o)
 	}
 	return openFound(findStores(o), o)
+}
+
+// complete adds what is the same for every store of a run.
+func (a *app) complete(o openOptions) openOptions {
+	if o.log == nil {
+		o.log = newLog(a.err, slog.LevelWarn, false)
+	}
+	o.cache = cacheDir()
+	o.memory, o.disk = a.memory.n, a.disk.n
+	if o.memory < 0 {
+		o.memory = 1 // as good as nothing
+	}
+	return o
 }
 
 func adviseStore(err error, named bool) error {

@@ -34,16 +34,6 @@ func TestDockersStore(t *testing.T) {
 		if err := os.WriteFile(m.Path("ctl/tag"), []byte("odd:1 odd:mine\n"), 0); !errors.Is(err, unix.EROFS) {
 			t.Errorf("tag behind a daemon's back: %v, want EROFS", err)
 		}
-		for what, err := range map[string]error{
-			"ln":    os.Symlink("odd:1", m.Path("images/odd/mine")),
-			"mv":    os.Rename(m.Path("images/odd/1"), m.Path("images/odd/mine")),
-			"rm":    os.Remove(m.Path("images/odd/1")),
-			"rmdir": os.Remove(m.Path("ids", d.ID(t, "odd:1")[7:])),
-		} {
-			if !errors.Is(err, unix.EROFS) {
-				t.Errorf("%s behind a daemon's back: %v, want EROFS", what, err)
-			}
-		}
 		if _, said := s.Fail(t, "tag", "odd:1", "odd:mine"); !strings.Contains(said, "daemon is running") {
 			t.Errorf("tag behind a daemon's back: %q", said)
 		}
@@ -64,18 +54,12 @@ func TestDockersStore(t *testing.T) {
 		if err := os.WriteFile(m.Path("ctl/tag"), []byte("odd:1 odd:mine\n"), 0); err != nil {
 			t.Errorf("tag in a dead daemon's store: %v", err)
 		}
-		err := errors.Join(os.Symlink("1", m.Path("images/odd/linked")), os.Rename(m.Path("images/odd/linked"), m.Path("images/odd/moved")))
-		if err != nil {
-			t.Errorf("ln and mv in a dead daemon's store: %v", err)
-		}
 		s.Run(t, "rmi", "odd:2", "localhost:5000/team/odd:live")
 	})
 	d = harness.StartDocker(t, root)
 	sameList(t, d, s)
-	for _, ref := range []string{"odd:mine", "odd:moved"} {
-		if d.ID(t, ref) != d.ID(t, "odd:1") {
-			t.Errorf("the daemon does not see %s, which was made while it was dead", ref)
-		}
+	if d.ID(t, "odd:mine") != d.ID(t, "odd:1") {
+		t.Error("the daemon does not see the tag that was made while it was dead")
 	}
 	if out := d.Run(t, "run", "--rm", "--network", "none", "odd:mine", "cat", "/version"); out != "version 1\n" {
 		t.Errorf("%q", out)

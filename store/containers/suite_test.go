@@ -80,18 +80,23 @@ func TestSuiteWithoutTarSplits(t *testing.T) {
 				without = []string{"localhost:5000/odd/registry:V.1_-", "odd/twice:1"}
 			}
 			dir, want := oddStore(t, driver, without...)
-			splits, err := filepath.Glob(filepath.Join(dir, driver+"-layers", "*.tar-split.gz"))
-			if err != nil || len(splits) == 0 {
-				t.Fatal(splits, err)
-			}
-			for _, s := range splits {
-				if err := os.Remove(s); err != nil {
-					t.Fatal(err)
-				}
-			}
+			removeTarSplits(t, dir, driver)
 			want.NoTar, want.Loose = true, os.Geteuid() != 0
 			storetest.Run(t, func(t testing.TB) store.Store { return openStore(t, dir, Options{}) }, want)
 		})
+	}
+}
+
+func removeTarSplits(t *testing.T, dir, driver string) {
+	t.Helper()
+	splits, err := filepath.Glob(filepath.Join(dir, driver+"-layers", "*.tar-split.gz"))
+	if err != nil || len(splits) == 0 {
+		t.Fatal(splits, err)
+	}
+	for _, s := range splits {
+		if err := os.Remove(s); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

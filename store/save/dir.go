@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,11 +38,14 @@ func OCIDir(ctx context.Context, dir string, items []Item, o OCIOptions) (err er
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
-	l, err := newLayout(ctx, items, o)
+	l, err := newLayout(ctx, items, o, nil)
 	if err != nil {
 		return err
 	}
 	defer l.close()
+	if err := l.finish(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Join(tmp, blobDir), 0o755); err != nil {
 		return err
 	}
@@ -87,13 +91,18 @@ func (l *layout) writeMember(ctx context.Context, name string, m member, tell fu
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	return m.write(ctx, f, tell)
+}
+
+// write writes a member's content.
+func (m *member) write(ctx context.Context, w io.Writer, tell func(int64)) error {
 	if m.part == nil {
-		_, err = f.Write(m.body)
+		_, err := w.Write(m.body)
 		return err
 	}
 	one := &Archive{}
 	one.add(section{part: m.part})
-	return one.Write(ctx, f, func(p Progress) { tell(p.Done) })
+	return one.Write(ctx, w, func(p Progress) { tell(p.Done) })
 }
 
 // vacant checks that there is nothing at a path but perhaps an empty directory.

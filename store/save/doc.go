@@ -23,6 +23,8 @@
 //	manifest.json               the same for docker load, which reads no index.json
 //	oci-layout
 //
+// AddToOCIDir adds to a layout directory that is there.
+//
 // # An archive is a file
 //
 // Headers, configs and padding are computed and kept in memory; layers stay

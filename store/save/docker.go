@@ -35,7 +35,7 @@ func Docker(ctx context.Context, items []Item) (*Archive, error) {
 	}
 	for _, it := range items {
 		img := it.Image
-		layers, err := whole(img)
+		layers, err := Whole(img)
 		if err != nil {
 			return nil, err
 		}
@@ -79,7 +79,7 @@ func Docker(ctx context.Context, items []Item) (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	members = append(members, member{name: "manifest.json", mtime: epoch, body: b})
+	members = append(members, member{name: dockerManifest, mtime: epoch, body: b})
 	if len(repos) > 0 {
 		if b, err = jsonLine(repos); err != nil {
 			return nil, err

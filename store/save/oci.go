@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strings"
 
@@ -16,11 +17,20 @@ import (
 
 // The files of an OCI image layout, and its media types.
 const (
-	blobDir      = "blobs/sha256/"
-	typeIndex    = "application/vnd.oci.image.index.v1+json"
-	typeManifest = "application/vnd.oci.image.manifest.v1+json"
-	typeConfig   = "application/vnd.oci.image.config.v1+json"
-	layoutFile   = `{"imageLayoutVersion":"1.0.0"}`
+	blobDir        = "blobs/sha256/"
+	ociLayout      = "oci-layout"
+	ociIndex       = "index.json"
+	dockerManifest = "manifest.json"
+	typeIndex      = "application/vnd.oci.image.index.v1+json"
+	typeManifest   = "application/vnd.oci.image.manifest.v1+json"
+	typeConfig     = "application/vnd.oci.image.config.v1+json"
+	layoutFile     = `{"imageLayoutVersion":"1.0.0"}`
+)
+
+// The annotations of an entry of index.json that give it a name.
+const (
+	nameKey = "io.containerd.image.name"
+	refKey  = "org.opencontainers.image.ref.name"
 )
 
 type descriptor struct {
@@ -67,6 +77,8 @@ type layout struct {
 	blobs   map[digest.Digest]bool
 	layers  map[digest.Digest]descriptor // by diff ID
 	temps   []*os.File
+	index   []descriptor // of the manifests, one for each name
+	docker  []dockerImage
 	done    int64
 	total   int64
 }
@@ -75,8 +87,12 @@ type layout struct {
 // temporary files until Close, uncompressed ones are only asked for their size.
 // Errors are those of Docker.
 func OCI(ctx context.Context, items []Item, o OCIOptions) (a *Archive, err error) {
-	l, err := newLayout(ctx, items, o)
+	l, err := newLayout(ctx, items, o, nil)
 	if err != nil {
+		return nil, err
+	}
+	if err := l.finish(); err != nil {
+		l.close()
 		return nil, err
 	}
 	if a, err = pack(directories(l.members, epoch)); err != nil {
@@ -87,8 +103,11 @@ func OCI(ctx context.Context, items []Item, o OCIOptions) (a *Archive, err error
 	return a, nil
 }
 
-func newLayout(ctx context.Context, items []Item, o OCIOptions) (_ *layout, err error) {
+// newLayout makes a layout of images, but for what finish adds. Layers that
+// there are already, by diff ID, are not asked for anything.
+func newLayout(ctx context.Context, items []Item, o OCIOptions, there map[digest.Digest]descriptor) (_ *layout, err error) {
 	l := &layout{o: o, blobs: map[digest.Digest]bool{}, layers: map[digest.Digest]descriptor{}}
+	maps.Copy(l.layers, there)
 	defer func() {
 		if err != nil {
 			l.close()
@@ -99,25 +118,29 @@ func newLayout(ctx context.Context, items []Item, o OCIOptions) (_ *layout, err 
 			return nil, err
 		}
 	}
-	all := index{SchemaVersion: 2, MediaType: typeIndex, Manifests: []descriptor{}}
-	var docker []dockerImage
 	for _, it := range items {
 		m, d, err := l.image(ctx, it)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", it.Image.ID(), err)
 		}
-		all.Manifests = append(all.Manifests, named(m, it.Names)...)
-		docker = append(docker, d)
+		l.index = append(l.index, named(m, it.Names)...)
+		l.docker = append(l.docker, d)
 	}
-	for name, v := range map[string]any{"index.json": all, "manifest.json": docker} {
+	return l, nil
+}
+
+// finish adds the files of a layout of its own: what is in it, and that it is one.
+func (l *layout) finish() error {
+	all := index{SchemaVersion: 2, MediaType: typeIndex, Manifests: append([]descriptor{}, l.index...)}
+	for name, v := range map[string]any{ociIndex: all, dockerManifest: l.docker} {
 		b, err := json.Marshal(v)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		l.members = append(l.members, member{name: name, mtime: epoch, body: b})
 	}
-	l.members = append(l.members, member{name: "oci-layout", mtime: epoch, body: []byte(layoutFile)})
-	return l, nil
+	l.members = append(l.members, member{name: ociLayout, mtime: epoch, body: []byte(layoutFile)})
+	return nil
 }
 
 // measure finds out how much there is to compress.
@@ -125,7 +148,7 @@ func (l *layout) measure(ctx context.Context, items []Item) error {
 	seen := map[digest.Digest]bool{}
 	for _, it := range items {
 		for _, layer := range it.Image.Layers() {
-			if seen[layer.DiffID()] {
+			if _, there := l.layers[layer.DiffID()]; there || seen[layer.DiffID()] {
 				continue
 			}
 			seen[layer.DiffID()] = true
@@ -140,7 +163,7 @@ func (l *layout) measure(ctx context.Context, items []Item) error {
 }
 
 func (l *layout) image(ctx context.Context, it Item) (descriptor, dockerImage, error) {
-	layers, err := whole(it.Image)
+	layers, err := Whole(it.Image)
 	if err != nil {
 		return descriptor{}, dockerImage{}, err
 	}
@@ -269,8 +292,8 @@ func named(d descriptor, names []string) []descriptor {
 		}
 		c := d
 		c.Annotations = map[string]string{
-			"io.containerd.image.name":          full,
-			"org.opencontainers.image.ref.name": full[strings.LastIndexByte(full, ':')+1:],
+			nameKey: full,
+			refKey:  full[strings.LastIndexByte(full, ':')+1:],
 		}
 		out = append(out, c)
 	}

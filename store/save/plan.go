@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"path"
@@ -33,17 +34,43 @@ type part struct {
 	what string        // for messages and progress
 }
 
+// NoTarError is the error for a layer of which only files are to be had, and not
+// the tar that they came in. It wraps store.ErrUnsupported.
+type NoTarError struct{ DiffID digest.Digest }
+
+func (e *NoTarError) Error() string {
+	return fmt.Sprintf("the tar of layer %s cannot be put together again byte for byte", e.DiffID)
+}
+
+func (e *NoTarError) Unwrap() error { return store.ErrUnsupported }
+
 // layerPart is the uncompressed tar of a layer.
 func layerPart(ctx context.Context, l store.Layer) (*part, error) {
 	size, err := l.TarSize(ctx)
+	if errors.Is(err, store.ErrUnsupported) {
+		return nil, &NoTarError{l.DiffID()}
+	}
 	if err != nil {
 		return nil, err
 	}
 	return &part{open: l.Tar, size: size, sum: l.DiffID(), what: "layer " + l.DiffID().Encoded()[:12]}, nil
 }
 
-// whole returns the layers of an image, which must be all that its config names.
-func whole(img store.Image) ([]store.Layer, error) {
+// LayerTar is the uncompressed tar of a layer as an archive of its own, which is
+// checked against the diff ID when it is written.
+func LayerTar(ctx context.Context, l store.Layer) (*Archive, error) {
+	p, err := layerPart(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	a := &Archive{}
+	a.add(section{part: p})
+	return a, nil
+}
+
+// Whole returns the layers of an image, which must be all that its config names.
+// Errors wrap store.ErrCorrupt.
+func Whole(img store.Image) ([]store.Layer, error) {
 	if img.RawConfig() == nil {
 		return nil, img.Err()
 	}
