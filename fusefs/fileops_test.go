@@ -92,6 +92,10 @@ func testFileOperations(t *testing.T, o fusefs.Options) {
 		exists, missing, invalid = "File exists", "No such file", "Invalid argument"
 		eperm, notEmpty, busy    = "Operation not permitted", "not empty", "Device or resource busy"
 	)
+	denied := eperm
+	if os.Geteuid() != 0 {
+		denied = "Permission denied" // the kernel says it of what nobody may write
+	}
 	for _, step := range []struct {
 		command string
 		fails   string // "": it works
@@ -131,8 +135,8 @@ func testFileOperations(t *testing.T, o fusefs.Options) {
 		{"ln -s nginx:1.24 images/nginx/-live", invalid, ""},
 		{"ln -s nginx:1.24 images/nginx/@sha256:" + a.Encoded(), invalid, ""},
 		{"ln -s nginx:1.24 ids/x", eperm, ""},
-		{"ln -s nginx:1.24 x", eperm, ""},
-		{"ln -s nginx:1.24 images/nginx/1.25/rootfs/x", eperm, ""},
+		{"ln -s nginx:1.24 x", denied, ""},
+		{"ln -s nginx:1.24 images/nginx/1.25/rootfs/x", denied, ""},
 		{"ln images/nginx/1.25 images/nginx/hard", eperm, ""},
 		{"touch images/nginx/file", eperm, ""},
 		// Retagging.
@@ -157,7 +161,7 @@ func testFileOperations(t *testing.T, o fusefs.Options) {
 		{"mv images/nginx/1.25 ids/", eperm, ""},
 		{"mv images/nginx/1.25 /tmp/imagefs-no/such/", "cannot", ""},
 		{"mv ids/" + a.Encoded() + " images/nginx/x", eperm, ""},
-		{"mv README images/nginx/x", eperm, ""},
+		{"mv README images/nginx/x", denied, ""},
 		// Directories.
 		{"mkdir images/nginx", exists, ""},
 		{"mkdir images/-bad", invalid, ""},
@@ -169,13 +173,13 @@ func testFileOperations(t *testing.T, o fusefs.Options) {
 		{"mkdir images/localhost:5000/x && ln -s nginx:1.25 images/localhost:5000/x/1", "", "foo/bar:v1=a foo:bar=a localhost:5000/x:1=a nginx:1.24=b nginx:1.25=a x:1=c y:1=c"},
 		{"rm -r images/localhost:5000", "", start},
 		{"mkdir ids/x", eperm, ""},
-		{"mkdir x", eperm, ""},
-		{"mkdir stores", eperm, ""},
+		{"mkdir x", denied, ""},
+		{"mkdir stores", denied, ""},
 		{"rmdir images/nginx", notEmpty, ""},
 		{"rmdir images/foo/bar/v1", "Not a directory", ""},
 		{"rmdir images/nothing", missing, ""},
-		{"rmdir images", eperm, ""},
-		{"rmdir ctl", eperm, ""},
+		{"rmdir images", denied, ""},
+		{"rmdir ctl", denied, ""},
 		{"mkdir -p images/q/w/e && rmdir images/q/w/e && rmdir images/q/w && rmdir images/q && test ! -e images/q", "", ""},
 		{"mkdir images/q && cd images/q && pwd -P >/dev/null && mkdir ../q/w && cd w && ln -s nginx:1.25 x && rm -r ../../q", "", ""},
 		{"mkdir images/q && ln -s nginx:1.25 images/q/1 && rm -r images/q && mkdir images/q && ln -s nginx:1.25 images/q/1 && rm -r images/q", "", ""},
@@ -183,7 +187,7 @@ func testFileOperations(t *testing.T, o fusefs.Options) {
 		{"rm images/nginx/1.26", missing, ""},
 		{"rm images/nginx", "Is a directory", ""},
 		{"rm ids/" + a.Encoded()[:12], eperm, ""},
-		{"rm README", eperm, ""},
+		{"rm README", denied, ""},
 		{"rm -f ids/" + d.Encoded() + "/config.json", eperm, ""},
 		{"rm -rf ids/" + d.Encoded(), eperm, ""},
 		{"rmdir ids/" + a.Encoded()[:12], "Not a directory", ""},

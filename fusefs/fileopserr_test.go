@@ -211,6 +211,10 @@ func testInStores(t *testing.T, o fusefs.Options) {
 	s := newTwoStores(t)
 	dir := mount(t, s.all, o)
 	labels := map[digest.Digest]string{s.ida: "a", s.idb: "b", s.shared: "s"}
+	denied := "Operation not permitted"
+	if os.Geteuid() != 0 {
+		denied = "Permission denied"
+	}
 	const first, second = "app:1=a both:x=a same:1=s team/app:a=a", "app:2=b both:x=b same:1=s"
 	for _, c := range []struct{ command, fails, first, second string }{
 		{"mkdir stores/second/images/me && ln -s ../app/2 stores/second/images/me/1", "", first, strings.Replace(second, "same", "me:1=b same", 1)},
@@ -225,8 +229,8 @@ func testInStores(t *testing.T, o fusefs.Options) {
 		{"mv images/app/1 stores/first/images/both/y", "No such file", first, "app:2=b app:4=b both:x=b same:1=s"},
 		{"rm images/app/4", "", first, second},
 		{"rm images/both/x && test $(cat images/both/x/id) = " + s.idb.String(), "", strings.Replace(first, "both:x=a ", "", 1), second},
-		{"mkdir stores/third", "Operation not permitted", strings.Replace(first, "both:x=a ", "", 1), second},
-		{"rm -rf stores/first/kind", "Operation not permitted", strings.Replace(first, "both:x=a ", "", 1), second},
+		{"mkdir stores/third", denied, strings.Replace(first, "both:x=a ", "", 1), second},
+		{"rm -rf stores/first/kind", denied, strings.Replace(first, "both:x=a ", "", 1), second},
 	} {
 		if got := shell(t, dir, c.command); got != "" && c.fails == "" || !strings.Contains(got, c.fails) {
 			t.Errorf("%s: %q, want %q", c.command, got, c.fails)

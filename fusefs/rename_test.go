@@ -173,7 +173,7 @@ func testRemovingTrees(t *testing.T, o fusefs.Options) {
 	s := newStore(t)
 	id := load(t, s, "a", nil, layerTar(t, "f=a", "d/", "d/g=b"))
 	dir := mount(t, s, o)
-	for _, command := range []string{"rm -rf ids/ID", "rm -rf ids", "find ids/ID -delete", "find ids -mindepth 1 -delete", "find ids -type d -delete", "mv ids/ID ..", "busybox rm -rf ids/ID", "python3 -c 'import shutil; shutil.rmtree(\"ids\", True)'", "rm -rf ."} {
+	for _, command := range []string{"rm -rf ids/ID", "rm -rf ids", "find ids/ID -delete", "find ids -mindepth 1 -delete", "find ids -type d -delete", "mv ids/ID ..; chmod -R u+rwX ../ID; rm -rf ../ID", "busybox rm -rf ids/ID", "python3 -c 'import shutil; shutil.rmtree(\"ids\", True)'", "rm -rf ."} {
 		shell(t, dir, strings.ReplaceAll(command, "ID", id.Encoded())+" 2>/dev/null")
 		if got := text(t, dir, "ids", id.Encoded(), "rootfs/f"); got != "a" {
 			t.Fatalf("after %s the file is %q", command, got)
