@@ -185,7 +185,7 @@ func (c *Ctl) run(uid uint32, op string, cmd []byte, do func(string) (Result, er
 	if err == nil {
 		r, err = do(s)
 	}
-	if err == nil || len(r.Deleted) > 0 {
+	if err == nil || len(r.Deleted) > 0 || r.Pruned != nil {
 		c.o.Changed()
 	}
 	c.note(uid, op, s, r, err)

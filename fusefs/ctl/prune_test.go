@@ -93,6 +93,25 @@ func TestPruneInUse(t *testing.T) {
 	}
 }
 
+// An interrupt comes between two images; what was done is told.
+func TestPruneInterrupted(t *testing.T) {
+	f := &fake{names: store.Names{Tags: map[string]digest.Digest{"a:1": digest.FromString("named")}}}
+	ctx, stop := context.WithCancel(t.Context())
+	asked, changed := 0, 0
+	x := New(stock{f}, Options{Changed: func() { changed++ }, InUse: func(context.Context, string) error {
+		if asked++; asked == 2 {
+			stop()
+		}
+		return nil
+	}})
+	if err := x.Prune(ctx, 0, []byte("all")); !errors.Is(err, context.Canceled) || strings.Join(f.gone, " ") != "a:1" || changed != 1 {
+		t.Errorf("%v, removed %q, told of %d changes", err, f.gone, changed)
+	}
+	if last := string(x.Last(0)); !strings.Contains(last, `"ok":false`) || !strings.Contains(last, `"tags":["a:1"]`) || !strings.Contains(last, `"error":"interrupted"`) {
+		t.Errorf("last: %s", last)
+	}
+}
+
 // A removal that fails fails the command, and those before it count.
 func TestPruneFails(t *testing.T) {
 	x := New(struct{ store.Store }{&fake{}}, Options{})
