@@ -81,7 +81,7 @@ func (f *fsys) openCtl(id nodeID, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Statu
 	h := &handle{}
 	switch {
 	case c.events:
-		h.events = f.history.Reader()
+		h.events = f.openEvents(in.Flags)
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH
 	case c.read != nil:
 		h.text = c.read(f, in.Uid)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagefs/fusefs/events"
+	"imagefs/fusefs/uring"
 )
 
 // ctl/events tells of every change, whoever made it: it is made from the looks
@@ -30,9 +31,25 @@ func (f *fsys) eventsStat() (size uint64, mtime time.Time) {
 	return uint64(n), last
 }
 
-// readEvents serves READ of ctl/events.
-func readEvents(r *events.Reader, cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	n, err := r.Read(cancel, buf[:min(len(buf), int(in.Size))], int64(in.Offset), in.Flags&unix.O_NONBLOCK == 0)
+// eventsHandle is an open ctl/events.
+type eventsHandle struct {
+	*events.Reader
+	// patient is set for one that waits also where O_NONBLOCK was set after its
+	// open, by a runtime that wants to poll it: over /dev/fuse nobody can.
+	patient bool
+}
+
+func (f *fsys) openEvents(flags uint32) *eventsHandle {
+	return &eventsHandle{f.history.Reader(), !f.polls() && flags&unix.O_NONBLOCK == 0}
+}
+
+// polls tells whether poll(2) waits for events.
+func (f *fsys) polls() bool { return f.o.Poll && f.over() == IOUring }
+
+// read serves READ.
+func (h *eventsHandle) read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	block := h.patient || in.Flags&unix.O_NONBLOCK == 0
+	n, err := h.Read(cancel, buf[:min(len(buf), int(in.Size))], int64(in.Offset), block)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fuse.Status(errno(err))
 	}
@@ -45,4 +62,28 @@ func (f *fsys) seeksEnd(fh uint64) {
 	if h := f.handles.get(fh); h != nil && h.events != nil {
 		h.events.End()
 	}
+}
+
+// Of poll(2), see linux/poll.h.
+const (
+	pollReadable = unix.POLLIN | 0x40   // POLLRDNORM
+	pollWritable = unix.POLLOUT | 0x100 // POLLWRNORM
+)
+
+// poll tells whether a read of a file would return at once: of every file but
+// ctl/events it does.
+func (f *fsys) poll(in *uring.PollIn) (ready uint32) {
+	h := f.handles.get(in.Fh)
+	if h == nil || h.events == nil {
+		return in.Events & (pollReadable | pollWritable)
+	}
+	var wake func()
+	if c, ok := f.connection().(interface{ PollNotify(kh uint64) fuse.Status }); ok && in.Flags&fuse.FUSE_POLL_SCHEDULE_NOTIFY != 0 {
+		kh := in.Kh
+		wake = func() { c.PollNotify(kh) }
+	}
+	if h.events.Poll(wake) {
+		return in.Events & pollReadable
+	}
+	return 0
 }

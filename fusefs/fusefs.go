@@ -36,8 +36,11 @@ type Options struct {
 	Version    string         // of the program, for ctl/status
 	Kind       string         // of a store that is no store.Parter, for ctl/status
 	Log        *slog.Logger   // nil: silent
-	Debug      bool           // log every request
-	Transport  Transport      // "": Auto
+	// Poll answers poll(2) for ctl/events. Only for a process that opens no file
+	// of the tree itself, least of all with package os: see uring.Options.
+	Poll      bool
+	Debug     bool      // log every request
+	Transport Transport // "": Auto
 }
 
 // Server is a mounted tree.

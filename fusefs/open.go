@@ -9,7 +9,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"imagefs/fusefs/events"
 	"imagefs/store"
 )
 
@@ -141,7 +140,7 @@ type handle struct {
 	text   []byte
 	shared *changeList // that text is of
 	ctl    ctlHandle
-	events *events.Reader
+	events *eventsHandle
 }
 
 // content is what can be read.
@@ -344,7 +343,7 @@ func (f *fsys) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.R
 			return nil, fuse.EBADF
 		}
 		if h.events != nil {
-			return readEvents(h.events, cancel, in, buf)
+			return h.events.read(cancel, in, buf)
 		}
 		n, err = h.content().ReadAt(buf, int64(in.Offset))
 	}

@@ -82,7 +82,11 @@ func (f *fsys) over() Transport {
 // attach mounts the file system at dir, over the transport that was asked for or that is best.
 func (f *fsys) attach(dir string) (server, Transport, error) {
 	if f.o.Transport != Dev {
-		s, err := uring.New(f, dir, f.mountOptions(), uring.Options{Quick: f.quick, Connected: func(s *uring.Server) { f.connect(s) }})
+		o := uring.Options{Quick: f.quick, Connected: func(s *uring.Server) { f.connect(s) }}
+		if f.o.Poll && !f.o.ReadOnly {
+			o.Poll = f.poll
+		}
+		s, err := uring.New(f, dir, f.mountOptions(), o)
 		if err == nil {
 			return s, IOUring, nil
 		}

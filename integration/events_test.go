@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imagefs/fusefs/uring/uringtest"
 	"imagefs/integration/harness"
 )
 
@@ -296,4 +298,129 @@ func testStatus(t *testing.T, transport string) {
 	if st.OpenFiles != 1 || st.Tags != 4 || st.Commands.Run != 2 || st.Commands.Failed != 1 || st.Indexes.Layers != 1 || st.Indexes.Files < 8 || st.Indexes.Bytes < 100 {
 		t.Errorf("later: %+v", st)
 	}
+}
+
+// ready polls a file.
+func ready(t *testing.T, fd int, timeout time.Duration) bool {
+	t.Helper()
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(p, int(timeout.Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p[0].Revents&unix.POLLIN != 0
+	}
+}
+
+// An ordinary read of a Go program waits, although its runtime sets O_NONBLOCK
+// and uses epoll(7).
+func TestGoReadsEvents(t *testing.T) {
+	overBoth(t, func(t *testing.T, transport string) {
+		s := box(t)
+		s.Transport = transport
+		m := s.Mount(t)
+		f, err := os.Open(m.Path("ctl/events"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		lines := make(chan string, 100)
+		go func() {
+			defer close(lines)
+			for r := bufio.NewReader(f); ; {
+				l, err := r.ReadString('\n')
+				if err != nil {
+					return
+				}
+				lines <- l
+			}
+		}()
+		next := func() (string, bool) {
+			select {
+			case l, ok := <-lines:
+				return l, ok
+			case <-time.After(20 * time.Second):
+				t.Fatal("nothing is read")
+				return "", false
+			}
+		}
+		for n := range 5 {
+			tag := fmt.Sprintf("poll:%d", n)
+			time.Sleep(20 * time.Millisecond) // so that it waits, most often
+			if err := os.WriteFile(m.Path("ctl/tag"), []byte("box:1 "+tag), 0); err != nil {
+				t.Fatal(err)
+			}
+			if l, _ := next(); !strings.Contains(l, tag) {
+				t.Errorf("read %q", l)
+			}
+		}
+		_ = m.Server.Signal(unix.SIGTERM)
+		if l, ok := next(); ok {
+			t.Errorf("after the mount's end: %q", l)
+		}
+	})
+}
+
+// poll(2) waits for events. Over /dev/fuse it says that there are some.
+func TestPollEvents(t *testing.T) {
+	uringtest.NeedRoot(t)
+	s := box(t)
+	s.Transport = "io_uring"
+	m := s.Mount(t)
+	fd, err := unix.Open(m.Path("ctl/events"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if ready(t, fd, 0) || ready(t, fd, 50*time.Millisecond) {
+		t.Error("ready with nothing to read")
+	}
+	b := make([]byte, 4096)
+	for n := range 5 {
+		tag := fmt.Sprintf("poll:%d", n)
+		waits := make(chan bool)
+		go func() { waits <- ready(t, fd, 20*time.Second) }()
+		time.Sleep(20 * time.Millisecond) // so that it waits, most often
+		if err := os.WriteFile(m.Path("ctl/tag"), []byte("box:1 "+tag), 0); err != nil {
+			t.Fatal(err)
+		}
+		if !<-waits {
+			t.Fatal("not woken by an event")
+		}
+		if n, err := unix.Read(fd, b); err != nil || !strings.Contains(string(b[:n]), tag) {
+			t.Errorf("read %q, %v", b[:max(n, 0)], err)
+		}
+		if ready(t, fd, 0) {
+			t.Error("ready after all was read")
+		}
+	}
+	if st, err := os.Open(m.Path("images/box/1/rootfs/etc/motd")); err != nil || !ready(t, int(st.Fd()), 0) {
+		t.Errorf("an ordinary file is not ready: %v", err)
+	} else {
+		st.Close()
+	}
+	end := make(chan bool)
+	go func() { end <- ready(t, fd, 20*time.Second) }()
+	_ = m.Server.Signal(unix.SIGTERM)
+	if !<-end {
+		t.Error("not woken by the end of the mount")
+	}
+}
+
+// The server reads a file of its own tree, which it must not wait for.
+func TestLoadOfItsOwn(t *testing.T) {
+	overBoth(t, func(t *testing.T, transport string) {
+		s := box(t)
+		s.Transport = transport
+		m := s.Mount(t)
+		for range 20 {
+			if err := os.WriteFile(m.Path("ctl/load"), []byte(m.Path("images/box/1/image.tar")), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }

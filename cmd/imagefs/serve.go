@@ -42,7 +42,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	opts := fusefs.Options{
 		Source: source(st), AllowOther: o.allowOther, ReadOnly: o.readOnly, Passthrough: o.passthrough, ListOrigin: o.listOrigin,
 		Suid: o.suid, Dev: o.dev, Debug: o.debug, Log: log,
-		Version: versionNumber(), Kind: cmp.Or(a.kind, kinds[0].name),
+		Poll: true, Version: versionNumber(), Kind: cmp.Or(a.kind, kinds[0].name),
 		Transport: fusefs.Transport(o.transport),
 	}
 	if dst, ok := st.(store.Ingester); ok && !o.readOnly {

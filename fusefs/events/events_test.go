@@ -310,7 +310,13 @@ func TestPoll(t *testing.T) {
 	if !s.r.Poll(wake) {
 		t.Error("not ready")
 	}
-	if got, _ := s.next(t, 4096); len(got) != 2 {
+	l.Add(tag(3))
+	select {
+	case <-woken:
+	default:
+		t.Error("not woken, since there was something before")
+	}
+	if got, _ := s.next(t, 4096); len(got) != 3 {
 		t.Errorf("got %v", got)
 	}
 	if s.r.Poll(wake) {

@@ -123,15 +123,16 @@ func (r *Reader) lose(off, start int64) {
 	r.delta = start - off - int64(len(r.insert))
 }
 
-// Poll tells whether a Read would return at once. If not, wake is called, once,
-// when it would; wake may be nil, and replaces the one before.
+// Poll tells whether a Read would return at once. Whether or not, wake is called,
+// once, when there is more to read or no more to come: who waits for a change
+// only (EPOLLET) asks again after it. wake replaces the one before, but nil does not.
 func (r *Reader) Poll(wake func()) bool {
 	l := r.l
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ready := r.file || l.closed || r.next+r.delta < l.size ||
 		r.insert != nil && r.next < r.inserted+int64(len(r.insert))
-	if !ready && wake != nil {
+	if wake != nil {
 		l.wakers[r] = wake
 	}
 	return ready

@@ -97,6 +97,10 @@ func (q *queue) hand(i int) error {
 // answer answers any request, through go-fuse.
 func (s *Server) answer(e *entry) {
 	in := *e.in()
+	if in.Opcode == opPoll && s.pollFile != nil {
+		s.poll(e)
+		return
+	}
 	op := max(min(int(in.Length)-sizeInHeader-e.payload(), opSize), 0)
 	head := make([]byte, sizeInHeader+op)
 	copy(head, e.h[:sizeInHeader])

@@ -149,7 +149,7 @@ func openInput(ctx context.Context, path string, dirs bool) (*os.File, fs.FileIn
 	if err := loadable(path, st, dirs); err != nil {
 		return nil, nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	f, err := openUnpolled(path)
 	if err != nil {
 		return nil, nil, pathError(err)
 	}
@@ -164,6 +164,30 @@ func openInput(ctx context.Context, path string, dirs bool) (*os.File, fs.FileIn
 		return nil, nil, err
 	}
 	return f, st, nil
+}
+
+// openUnpolled opens a file for reading without waiting for it. Only what is no
+// regular file is polled by the runtime: one could be of a file system that this
+// process serves itself, which cannot answer while the runtime asks it.
+func openUnpolled(path string) (*os.File, error) {
+	for {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		var st unix.Stat_t
+		if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+			err = unix.SetNonblock(fd, false)
+		}
+		if err != nil {
+			_ = unix.Close(fd)
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		return os.NewFile(uintptr(fd), path), nil
+	}
 }
 
 func loadable(path string, st fs.FileInfo, dirs bool) error {
