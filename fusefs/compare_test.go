@@ -260,6 +260,29 @@ func testDiffBroken(t *testing.T, o fusefs.Options) {
 	}
 }
 
+// An image without layers can be compared too.
+func TestDiffOfNothing(t *testing.T) {
+	s := newStore(t)
+	load(t, s, "a", []string{"empty:1"})
+	load(t, s, "b", []string{"a:1"}, layerTar(t, "f=1"))
+	dir := mount(t, s, fusefs.Options{})
+	for pair, want := range map[string]string{"empty:1..a:1": "A /f\n", "a:1..empty:1": "D /f\n", "empty:1..empty:1": ""} {
+		// What the root directory is like differs.
+		got := strings.TrimPrefix(text(t, dir, "diff", pair, "changes"), "C / (time)\n")
+		if got != want {
+			t.Errorf("%s: %q", pair, got)
+		}
+		for _, part := range []string{"added", "changed", "deleted"} {
+			if _, err := unix.Lgetxattr(filepath.Join(dir, "diff", pair, part), "user.imagefs.layer", make([]byte, 100)); err != nil && !errors.Is(err, unix.ENODATA) {
+				t.Errorf("%s/%s: %v", pair, part, err)
+			}
+		}
+	}
+	if got := text(t, dir, "ctl/errors"); got != "" {
+		t.Errorf("errors: %s", got)
+	}
+}
+
 // In a store of several, its names are its own, and the directories those of all.
 func TestDiffOfStores(t *testing.T) { bothModes(t, testDiffOfStores) }
 

@@ -53,7 +53,7 @@ func (f *fsys) origin(id nodeID) *origin {
 	case kindDir, kindPart:
 		v, _ := f.viewOf(id)
 		switch {
-		case v == nil:
+		case v == nil, len(v.layers) == 0: // an image can have no layers
 		case v.diff():
 			return &v.layers[0].origin
 		default:

@@ -183,6 +183,15 @@ func TestCompareLikeKernel(t *testing.T) {
 			}
 			s.Run(t, "load", "-q", "-i", name)
 			s.Transport = []string{"", "dev"}[seed%2]
+			if seed%4 == 1 {
+				// Another program's store: layers are read as they are looked into.
+				copied := filepath.Join(t.TempDir(), "copy")
+				harness.Run(t, "cp", "-a", s.Store, copied)
+				if err := os.RemoveAll(filepath.Join(copied, "imagefs")); err != nil {
+					t.Fatal(err)
+				}
+				s.Store = copied
+			}
 			var flags []string
 			if seed%3 == 0 {
 				flags = append(flags, "--read-only")
@@ -234,6 +243,50 @@ func comparePairs(t *testing.T, s harness.Imagefs, m *harness.Mount) {
 			if a == b && changes != "" {
 				t.Errorf("%s: %s", name, changes)
 			}
+		}
+	}
+}
+
+// Real images differ as the kernel's overlay mounts of them do, and in the same
+// way in the archive that they came in, read in place.
+func TestCompareFixtures(t *testing.T) {
+	harness.Need(t, "root", "/dev/fuse")
+	archives := fixtureArchives(t)
+	s := harness.NewStore(t)
+	var places []string
+	for _, name := range []string{"da-docker1809-alpine310.tar.gz", "da-docker1809-busybox-14layers.tar"} {
+		if archives[name] == "" {
+			t.Fatalf("no fixture %s", name)
+		}
+		s.Run(t, "load", "-q", "-i", archives[name])
+		places = append(places, "--store", archives[name])
+	}
+	comparePairs(t, s, s.Mount(t))
+
+	found := harness.ReadRoot(t, s.Store)
+	if len(found) < 2 {
+		t.Fatalf("%d images", len(found))
+	}
+	name := found[0].ID[7:] + ".." + found[1].ID[7:]
+	want, code := diffCommand(t, s, found[0].ID, found[1].ID)
+	if code != 1 || len(want) < 1000 {
+		t.Fatalf("exit %d, %d bytes", code, len(want))
+	}
+	dir := t.TempDir()
+	run := func(args ...string) string {
+		c := s.Cmd(t, append(slices.Clone(places), args...)...)
+		c.Args = slices.Delete(c.Args, 1, 3) // without the store of its own
+		return harness.RunCmd(t, c)
+	}
+	run("mount", dir)
+	t.Cleanup(func() { run("umount", dir) })
+	in, err := filepath.Glob(filepath.Join(dir, "stores/*/diff"))
+	if err != nil || len(in) != 2 {
+		t.Errorf("%q, %v", in, err)
+	}
+	for _, in := range append(in, filepath.Join(dir, "diff")) {
+		if got, err := os.ReadFile(filepath.Join(in, name, "changes")); err != nil || string(got) != want {
+			t.Errorf("%s: %d bytes, %v, want %d", in, len(got), err, len(want))
 		}
 	}
 }

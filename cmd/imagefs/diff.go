@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -40,6 +41,9 @@ func newDiffCommand(a *app) *cobra.Command {
 What both take from the same layer is not looked at; of other files the content
 is compared, so a file that was only moved into another layer is no difference.
 IMAGE@N stands for the layers 0 to N of an image, as layers/N/rootfs does in the tree.
+
+With --json a path that is no UTF-8 is in path_bytes too, in base64. A mounted store
+has the same, and the files as trees, in diff/<a>..<b>/: imagefs help tree.
 
 The exit code is 0 if nothing differs, 1 if something does, and 2 after an error.`,
 		Example: `  imagefs diff nginx:1.24 nginx:1.25
@@ -105,6 +109,10 @@ func runDiff(ctx context.Context, a *app, o diffOptions, from, to string) error 
 	case o.stat:
 		_, err = io.WriteString(a.out, sum.String())
 	}
+	// What cannot be written is trouble, whatever differs.
+	if err == nil {
+		err = a.out.Flush()
+	}
 	if err == nil && differ {
 		err = &exitError{exitDiffer}
 	}
@@ -142,6 +150,7 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 type difference struct {
 	Op      string     `json:"op"`
 	Path    string     `json:"path"`
+	Bytes   []byte     `json:"path_bytes,omitempty"` // base64, of a path that is no UTF-8
 	Differs []string   `json:"differs,omitempty"`
 	From    *sideEntry `json:"from,omitempty"`
 	To      *sideEntry `json:"to,omitempty"`
@@ -160,6 +169,9 @@ type sideEntry struct {
 
 func jsonDifference(d rootfs.Difference) difference {
 	out := difference{Op: string(d.Op), Path: d.Path}
+	if !utf8.ValidString(d.Path) {
+		out.Bytes = []byte(d.Path) // in a JSON string it would be another path
+	}
 	if d.Op == 'C' {
 		out.Differs = strings.Split(d.What.String(), ",")
 	}

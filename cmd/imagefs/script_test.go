@@ -104,6 +104,7 @@ func archives() map[string]*storetest.Archive {
 		"app.tar":  storetest.Docker(scriptImages["one"], scriptImages["two"]),
 		"new.tar":  storetest.Docker(storetest.Image{Names: []string{"app:1"}, Layers: [][]byte{twoLayer}}),
 		"bare.tar": storetest.Docker(scriptImages["bare"]),
+		"odd.tar":  storetest.Docker(storetest.Image{Names: []string{"odd:1"}, Layers: [][]byte{baseLayer, storetest.Files("odd\xff=x")}}),
 		"evil.tar": storetest.Docker(scriptImages["evil"]),
 	}
 }
