@@ -30,6 +30,7 @@ type planner struct {
 	containers []container
 	rec        record
 	gone       []digest.Digest        // images, each with its layers from the top, as Docker tells of them
+	uses       map[digest.Digest]int  // chain ID → what stands on it; nil before it is counted
 	done       map[digest.Digest]bool // images that go, layers that were looked at
 }
 
@@ -225,9 +226,12 @@ func (p *planner) delete(id digest.Digest, given string, force, quiet bool) erro
 	p.rec.Images = append(p.rec.Images, recordImage{ID: id})
 	p.gone = append(p.gone, id)
 	p.done[id] = true
-	needed := p.needed()
+	p.count()
+	for _, c := range p.images[id] {
+		p.uses[c]--
+	}
 	for _, c := range slices.Backward(p.images[id]) {
-		if needed[c] {
+		if p.uses[c] > 0 {
 			break
 		}
 		p.layer(c)
@@ -248,26 +252,36 @@ func (p *planner) hasChildren(id digest.Digest) bool {
 	return false
 }
 
-// needed returns the layers that images which stay, and containers, stand on.
-func (p *planner) needed() map[digest.Digest]bool {
-	needed := map[digest.Digest]bool{}
-	for id, chains := range p.images {
-		if p.live(id) {
-			for _, c := range chains {
-				needed[c] = true
-			}
+// count counts, once, how many images and containers stand on each layer.
+func (p *planner) count() {
+	if p.uses != nil {
+		return
+	}
+	p.uses = map[digest.Digest]int{}
+	for _, chains := range p.images {
+		for _, c := range chains {
+			p.uses[c]++
 		}
 	}
 	for _, c := range p.mounted() {
 		// A container's layer stands on a chain, which stands on others.
-		for n := 0; store.IsID(c) && !needed[c] && n < store.MaxLayers; n++ {
-			needed[c] = true
+		for n := 0; store.IsID(c) && n < store.MaxLayers; n++ {
+			p.uses[c]++
 			b, err := p.s.root.Read(overlay2.layers+"/"+c.Encoded()+"/parent", maxSmall)
 			if err != nil {
 				break
 			}
 			c = digest.Digest(b)
 		}
+	}
+}
+
+// needed returns the layers that something stands on.
+func (p *planner) needed() map[digest.Digest]bool {
+	p.count()
+	needed := map[digest.Digest]bool{}
+	for c, n := range p.uses {
+		needed[c] = n > 0
 	}
 	return needed
 }
