@@ -171,6 +171,7 @@ Docker's own images, as they are:
 	root.SetHelpCommand(newHelpCommand())
 	root.AddCommand(helpTopics()...)
 	root.SetUsageTemplate(usageTemplate)
+	a.completeFlags(root)
 	return root
 }
 

@@ -86,23 +86,3 @@ func (a *app) openRoot(ctx context.Context, image string) (root *rootfs.FS, img 
 	}
 	return root, img, func() { st.Close() }, nil
 }
-
-// completePaths offers images first, then paths in the image; more than one if many.
-func (a *app) completePaths(many bool) cobra.CompletionFunc {
-	images := a.completeImages(1)
-	return func(cmd *cobra.Command, args []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		if len(args) == 0 {
-			return images(cmd, args, prefix)
-		}
-		none := cobra.ShellCompDirectiveNoFileComp
-		if !many && len(args) > 1 {
-			return nil, none
-		}
-		root, _, done, err := a.openRoot(context.Background(), args[0])
-		if err != nil {
-			return nil, none
-		}
-		defer done()
-		return pathsWith(root, prefix), none | cobra.ShellCompDirectiveNoSpace
-	}
-}

@@ -258,26 +258,3 @@ func modeText(mode uint32) string {
 	}
 	return string(b)
 }
-
-// pathsWith returns the paths that begin with what was typed, directories with a slash.
-func pathsWith(root *rootfs.FS, prefix string) []cobra.Completion {
-	up, base := "", prefix
-	if i := strings.LastIndexByte(prefix, '/'); i >= 0 {
-		up, base = prefix[:i+1], prefix[i+1:]
-	}
-	dir, err := root.Find(up, true)
-	if err != nil || !dir.IsDir() {
-		return nil
-	}
-	var out []cobra.Completion
-	_ = root.List(dir, func(name string, n rootfs.Node) error {
-		if strings.HasPrefix(name, base) && report.Printable(name) == name {
-			if n.IsDir() {
-				name += "/"
-			}
-			out = append(out, up+name)
-		}
-		return nil
-	})
-	return out
-}

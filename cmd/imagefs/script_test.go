@@ -38,6 +38,12 @@ func TestScripts(t *testing.T) {
 			switch cond {
 			case "root":
 				return os.Geteuid() == 0, nil
+			case "bash-completion":
+				_, err := os.Stat("/usr/share/bash-completion/bash_completion")
+				if err != nil && os.Getenv("CI") == "true" {
+					return false, fmt.Errorf("completion in bash cannot be tested: %w", err)
+				}
+				return err == nil, nil
 			case "fuse":
 				_, err := os.Stat("/dev/fuse")
 				if err != nil && os.Getenv("CI") == "true" {

@@ -1,15 +1,11 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
-
-	"github.com/spf13/cobra"
 
 	"imagefs/store"
 	"imagefs/store/union"
@@ -193,29 +189,4 @@ func noStoreAdvice(named bool) string {
 		return advice
 	}
 	return advice + ", or name one with --store"
-}
-
-// completeImages offers the names of images; those that were given already are left out.
-func (a *app) completeImages(most int) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		if most >= 0 && len(args) >= most {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		st, err := a.openStore(openOptions{readOnly: true, log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		defer st.Close()
-		names, err := st.Names(context.Background())
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		var out []cobra.Completion
-		for ref := range names.Tags {
-			if strings.HasPrefix(ref, prefix) {
-				out = append(out, ref)
-			}
-		}
-		return out, cobra.ShellCompDirectiveNoFileComp
-	}
 }

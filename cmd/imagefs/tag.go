@@ -18,7 +18,7 @@ Where a tag is left out, it is "latest".`,
 		Example: `  imagefs tag nginx:1.25 team/web:live
   imagefs tag a01a7a1e2a59 app`,
 		Args:              wants(2, 2),
-		ValidArgsFunction: a.completeImages(2),
+		ValidArgsFunction: a.completeTag(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runTag(cmd.Context(), a, args[0], args[1])
 		},

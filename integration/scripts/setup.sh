@@ -14,6 +14,7 @@ lint="
 shellcheck          shellcheck
 gcc                 gcc
 /usr/include/stdio.h libc6-dev
+/usr/share/bash-completion/bash_completion bash-completion
 "
 engines="
 dockerd             docker.io
