@@ -81,7 +81,10 @@ func (f *fsys) openCtl(id nodeID, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Statu
 	h := &handle{}
 	switch {
 	case c.events:
-		h.events = f.openEvents(in.Flags)
+		var err error
+		if h.events, err = f.openEvents(in.Flags); err != nil {
+			return fuse.Status(errno(err))
+		}
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH
 	case c.read != nil:
 		h.text = c.read(f, in.Uid)

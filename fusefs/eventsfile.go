@@ -3,6 +3,7 @@ package fusefs
 import (
 	"errors"
 	"io"
+	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -39,8 +40,21 @@ type eventsHandle struct {
 	patient bool
 }
 
-func (f *fsys) openEvents(flags uint32) *eventsHandle {
-	return &eventsHandle{f.history.Reader(), !f.polls() && flags&unix.O_NONBLOCK == 0}
+// maxFollowers bounds how often ctl/events is open at once: who waits takes a
+// request with its memory, and over io_uring an entry, of which there are more.
+const maxFollowers = 512
+
+func (f *fsys) openEvents(flags uint32) (*eventsHandle, error) {
+	if f.followers.Add(1) > maxFollowers {
+		f.followers.Add(-1)
+		return nil, syscall.ENFILE
+	}
+	return &eventsHandle{f.history.Reader(), !f.polls() && flags&unix.O_NONBLOCK == 0}, nil
+}
+
+func (f *fsys) closeEvents(h *eventsHandle) {
+	h.Close()
+	f.followers.Add(-1)
 }
 
 // polls tells whether poll(2) waits for events.

@@ -64,8 +64,9 @@ type fsys struct {
 	ahead   ahead
 	rare    rare
 
-	history *events.Log
-	told    events.View // what history is up to; guarded by refreshing
+	history   *events.Log
+	followers atomic.Int64 // of history, open
+	told      events.View  // what history is up to; guarded by refreshing
 
 	listings listings
 	notices  notices

@@ -215,7 +215,7 @@ func (f *fsys) closeHandle(h *handle) {
 		h.ctl.release()
 	}
 	if h.events != nil {
-		h.events.Close()
+		f.closeEvents(h.events)
 	}
 }
 
