@@ -29,8 +29,10 @@ those with such a name.
 
 Filters: ` + report.Filters + `
 
+until chooses images created before a time, or longer ago than a duration.
+
 Fields for --format: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size,
-and .Store: of several stores, those that have the image`,
+Docker's others, and .Store: of several stores, those that have the image`,
 		Example: `  imagefs images
   imagefs images 'team/*'
   imagefs images -q --filter dangling=true

@@ -113,6 +113,13 @@ func TestPrune(t *testing.T) {
 	}
 	d := harness.StartDocker(t, root)
 	m := control.Mount(t)
+	for _, args := range [][]string{{"prune", "-f"}, {"prune", "--dry-run"}} {
+		before := onDisk(t, root)
+		if code, said := (harness.Imagefs{Store: root}).Fail(t, args...); code != 1 || !strings.Contains(said, "a Docker daemon is running") {
+			t.Errorf("%q under a living daemon: exit %d, %s", args, code, said)
+		}
+		harness.Same(t, "a living daemon's store", before, onDisk(t, root))
+	}
 	for _, step := range []struct {
 		args []string
 		ctl  string
