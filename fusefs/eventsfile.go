@@ -22,7 +22,15 @@ func (f *fsys) tellChanges(now *snapshot) {
 	if now.unread {
 		v.Names = f.told.Names // that they cannot be read does not mean that they are gone
 	}
-	f.history.Add(events.Diff(f.told, v, f.ctl.Adding())...)
+	changes := events.Diff(f.told, v, f.ctl.Adding())
+	for _, e := range changes {
+		if e.Ref != "" {
+			f.log.Info("store changed", "op", e.Op, "ref", e.Ref, "id", e.ID)
+		} else {
+			f.log.Info("store changed", "op", e.Op, "id", e.ID)
+		}
+	}
+	f.history.Add(changes...)
 	f.told = v
 }
 

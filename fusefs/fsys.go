@@ -84,7 +84,7 @@ func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
 		started: time.Now(), retireAfter: retireAfter, emptyFor: emptyFor,
 	}
-	f.ctl = ctl.New(st, ctl.Options{Loader: o.Loader, Importer: o.Importer, Changed: f.refresh, InUse: f.inUse})
+	f.ctl = ctl.New(st, ctl.Options{Loader: o.Loader, Importer: o.Importer, Changed: f.refresh, InUse: f.inUse, Log: o.Log})
 	f.opens.init()
 	f.handles.init()
 	f.notices.init()

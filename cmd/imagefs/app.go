@@ -25,15 +25,16 @@ type app struct {
 	err    io.Writer
 	stdout io.Writer
 
-	stores []string  // of --store
-	kind   string    // of the store that was opened, if one was named
-	memory size      // of --cache-memory
-	disk   size      // of --cache-size
-	caught os.Signal // the signal that ended the run, nil if none did
+	stores []string   // of --store
+	kind   string     // of the store that was opened, if one was named
+	logs   logOptions // of --log-level and --log-format
+	memory size       // of --cache-memory
+	disk   size       // of --cache-size
+	caught os.Signal  // the signal that ended the run, nil if none did
 }
 
 func newApp(in io.Reader, out, err io.Writer) *app {
-	return &app{in: in, out: bufio.NewWriter(out), err: err, stdout: out}
+	return &app{in: in, out: bufio.NewWriter(out), err: err, stdout: out, logs: newLogOptions()}
 }
 
 // run runs one command and returns the exit code.
@@ -146,6 +147,8 @@ Docker's own images, as they are:
 	root.PersistentFlags().StringArrayVar(&a.stores, "store", nil, "a `STORE`, [NAME=][KIND:]PATH, any number of times (default $IMAGEFS_STORE, else all that are found); see 'imagefs help stores'")
 	root.PersistentFlags().Var(&a.memory, "cache-memory", "of archives and blobs read in place, keep at most this much decompressed data in memory, a `SIZE` like 64m")
 	root.PersistentFlags().Var(&a.disk, "cache-size", "and at most this much in the cache directory, a `SIZE` like 4g; 0 for none")
+	root.PersistentFlags().Var(&a.logs.level, "log-level", "log this and what is worse (default info for mount, else warn)")
+	root.PersistentFlags().Var(&a.logs.format, "log-format", "how the log looks (default text)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %w; see '%s --help'", cmd.Name(), err, cmd.CommandPath())
 	})
@@ -160,7 +163,7 @@ Docker's own images, as they are:
 			root.AddCommand(c)
 		}
 	}
-	add("tree", newMountCommand(a), newUmountCommand(a))
+	add("tree", newMountCommand(a), newUmountCommand(a), newMountsCommand(a))
 	add("images", newLoadCommand(a), newImagesCommand(a), newHistoryCommand(a), newInspectCommand(a),
 		newTagCommand(a), newRmiCommand(a), newPruneCommand(a), newImportCommand(a), newSaveCommand(a), newExportCommand(a), newCopyCommand(a),
 		newLsCommand(a), newCatCommand(a), newDiffCommand(a), newCheckCommand(a))

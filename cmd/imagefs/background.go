@@ -96,6 +96,7 @@ func (o mountOptions) args(a *app, dir string) ([]string, error) {
 	}
 	args = append(args, a.memory.flag("--cache-memory")...)
 	args = append(args, a.disk.flag("--cache-size")...)
+	args = append(args, a.logs.flags()...)
 	args = append(args, "mount", "--foreground", "--transport", o.transport)
 	for flag, set := range map[string]bool{
 		"--allow-other": o.allowOther, "--read-only": o.readOnly, "--suid": o.suid, "--dev": o.dev, "--debug": o.debug,
@@ -110,6 +111,9 @@ func (o mountOptions) args(a *app, dir string) ([]string, error) {
 	}
 	return append(args, "--", dir), nil
 }
+
+// inBackground tells, before newReady is called, whether background started this process.
+func inBackground() bool { return os.Getenv(readyEnv) != "" }
 
 // newReady returns the function that tells the process that started this one,
 // if one is waiting, that the tree is ready, and lets go of its standard error.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,35 +10,134 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"imagefs/fusefs"
+	"imagefs/store"
 )
 
 // A serving process listens on an abstract socket that is named after the
-// device number of its mount. Whoever connects is told nothing, and sees the
-// connection end when the process has ended: so umount returns when nothing of
-// the mount is left. No file has to be cleaned up, whatever happens.
+// device number of its mount. Whoever connects is told what the mount is, as
+// one line of JSON, and sees the connection end when the process has ended: so
+// umount returns when nothing of the mount is left. No file has to be cleaned
+// up, whatever happens.
+
+// life is what a serving process tells of its mount.
+type life struct {
+	Transport string    `json:"transport"`
+	Stores    []lifeOne `json:"stores"`
+	ReadOnly  bool      `json:"read_only"`
+	Since     time.Time `json:"since"`
+	Version   string    `json:"version"`
+}
+
+// lifeOne is one of its stores.
+type lifeOne struct {
+	Name string `json:"name,omitempty"`
+	Kind string `json:"kind,omitempty"`
+	Path string `json:"path"`
+}
+
+// maxLife bounds what is read of it in bytes.
+const maxLife = 64 << 10
+
+// lifePatience is how long one waits to be told.
+const lifePatience = 2 * time.Second
+
+// lifeOf describes a mount.
+func lifeOf(a *app, st store.Store, srv *fusefs.Server, o mountOptions) life {
+	l := life{Transport: string(srv.Transport()), ReadOnly: o.readOnly, Since: time.Now().UTC().Truncate(time.Second), Version: versionNumber()}
+	if p, ok := st.(store.Parter); ok {
+		for _, s := range p.Parts() {
+			l.Stores = append(l.Stores, lifeOne{s.Name, s.Kind, s.Path})
+		}
+		return l
+	}
+	one := lifeOne{Kind: a.kind, Path: st.Root()}
+	if specs, err := a.named(); err == nil && len(specs) == 1 {
+		if specs, err = nameAll(specs); err == nil {
+			one.Name = specs[0].name
+		}
+	}
+	l.Stores = []lifeOne{one}
+	return l
+}
 
 // lifeName is the socket's name for a mount with that device number.
 func lifeName(major, minor int) string { return fmt.Sprintf("@imagefs-mount-%d-%d", major, minor) }
 
-// announceLife lets others wait for the end of this process.
-func announceLife(dir string) io.Closer {
+// announceLife tells others of the mount at dir, and lets them wait for the end of this process.
+func announceLife(dir string, what life) io.Closer {
 	m, err := mountAt(dir)
 	if err != nil || m == nil {
 		return io.NopCloser(nil)
 	}
-	l, err := net.Listen("unix", lifeName(m.Major, m.Minor))
+	l, err := listenLife(m.Major, m.Minor)
 	if err != nil {
 		return io.NopCloser(nil)
+	}
+	text, err := json.Marshal(what)
+	if err != nil || len(text) >= maxLife {
+		text = []byte("{}")
 	}
 	go func() {
 		for {
 			// The connections stay open until the process ends.
-			if _, err := l.Accept(); err != nil {
+			c, err := l.Accept()
+			if err != nil {
 				return
 			}
+			// It fits into an empty socket's buffer; who does not read does not matter.
+			_ = c.SetWriteDeadline(time.Now().Add(lifePatience))
+			_, _ = c.Write(append(text, '\n'))
 		}
 	}()
 	return l
+}
+
+// listenLife listens for a mount. The kernel gives a device number again as soon
+// as a mount is gone, its process may take a moment more.
+func listenLife(major, minor int) (l net.Listener, err error) {
+	for end := time.Now().Add(lifePatience); ; time.Sleep(lifePatience / 100) {
+		l, err = net.Listen("unix", lifeName(major, minor))
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(end) {
+			return l, err
+		}
+	}
+}
+
+// askLife returns what the process that serves a mount says of it, and its
+// process ID; false if none answers. Any user could listen there: only one with the user
+// ID that the mount has is believed.
+func askLife(major, minor int, uid uint32) (l life, pid int, ok bool) {
+	c, err := net.Dial("unix", lifeName(major, minor))
+	if err != nil {
+		return l, 0, false
+	}
+	defer c.Close()
+	peer, err := peerOf(c)
+	if err != nil || peer.Uid != uid && peer.Uid != 0 {
+		return l, 0, false
+	}
+	_ = c.SetReadDeadline(time.Now().Add(lifePatience))
+	if err := json.NewDecoder(io.LimitReader(c, maxLife)).Decode(&l); err != nil {
+		return life{}, 0, false
+	}
+	return l, int(peer.Pid), true
+}
+
+// peerOf returns who listens at the other end of a connection.
+func peerOf(c net.Conn) (*unix.Ucred, error) {
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var inner error
+	err = raw.Control(func(fd uintptr) { cred, inner = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err == nil {
+		err = inner
+	}
+	return cred, err
 }
 
 // watchLife connects to the process that serves a mount. The function that it
@@ -53,8 +153,10 @@ func watchLife(major, minor int) (wait func(ctx context.Context, atMost time.Dur
 		stop := context.AfterFunc(ctx, func() { c.Close() })
 		defer stop()
 		_ = c.SetReadDeadline(time.Now().Add(atMost))
-		_, err := c.Read(make([]byte, 1))
+		_, err := io.Copy(io.Discard, c)
 		// A process that ended before it took the connection has reset it.
-		return errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET)
+		return err == nil || isReset(err)
 	}
 }
+
+func isReset(err error) bool { return errors.Is(err, unix.ECONNRESET) }

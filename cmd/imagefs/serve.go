@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -28,11 +26,11 @@ const busyGrace = 3 * time.Second
 // process was started by background, it tells when the tree is ready.
 func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	collectRarely()
-	ready := newReady()
-	log, closeLog, err := mountLog(a, o)
+	log, logReady, closeLog, err := mountLog(a, o, dir)
 	if err != nil {
 		return err
 	}
+	ready := newReady()
 	defer closeLog()
 	st, err := openMountStore(a, o, dir, log)
 	if err != nil {
@@ -53,19 +51,23 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	if err != nil {
 		return err
 	}
-	life := announceLife(dir)
+	life := announceLife(dir, lifeOf(a, st, srv, o))
 	defer life.Close()
 	unmounted := make(chan struct{})
 	go func() { srv.Wait(); close(unmounted) }()
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS="+oneLine("Serving "+opts.Source+" at "+dir))
+	logReady()
 	ready()
+	log.Info("mounted", "at", dir, "store", opts.Source, "transport", srv.Transport(), "read_only", o.readOnly)
+	defer log.Info("unmounted", "at", dir)
 	collectOften()
 	select {
 	case <-unmounted:
 		return nil
 	case <-ctx.Done():
 	}
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping+"\nSTATUS=Unmounting")
+	log.Info("unmounting", "at", dir, "signal", a.caught)
 	return leave(srv, log, unmounted)
 }
 
@@ -110,24 +112,6 @@ func leave(srv *fusefs.Server, log *slog.Logger, unmounted <-chan struct{}) erro
 	case <-again:
 	}
 	return nil
-}
-
-// mountLog returns where a mount logs to: standard error in the foreground,
-// else the log file, if there is one.
-func mountLog(a *app, o mountOptions) (*slog.Logger, func(), error) {
-	level := slog.LevelInfo
-	if o.debug {
-		level = slog.LevelDebug
-	}
-	if o.logFile == "" {
-		// In the background that is /dev/null from the moment the tree is ready.
-		return newLog(a.err, level, false), func() {}, nil
-	}
-	f, err := os.OpenFile(o.logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
-		return nil, nil, fmt.Errorf("log file: %w", err)
-	}
-	return newLog(io.Writer(f), level, true), func() { f.Close() }, nil
 }
 
 // maxSource bounds what the mount table names as the device, in bytes.

@@ -64,7 +64,7 @@ func (a *app) openStore(o openOptions) (store.Store, error) {
 // complete adds what is the same for every store of a run.
 func (a *app) complete(o openOptions) openOptions {
 	if o.log == nil {
-		o.log = newLog(a.err, slog.LevelWarn, false)
+		o.log = a.log(slog.LevelWarn)
 	}
 	o.cache = cacheDir()
 	o.memory, o.disk = a.memory.n, a.disk.n

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -16,19 +19,28 @@ import (
 // lastWords is how long umount waits for the serving process to end.
 const lastWords = 10 * time.Second
 
-type umountOptions struct{ lazy bool }
+type umountOptions struct{ lazy, all bool }
 
 func newUmountCommand(a *app) *cobra.Command {
 	var o umountOptions
 	cmd := &cobra.Command{
-		Use:     "umount DIR...",
+		Use:     "umount DIR|STORE...",
 		Aliases: []string{"unmount"},
 		Short:   "Unmount what imagefs mounted",
-		Long: `Unmount what imagefs mounted at DIR, and wait until its process has ended. Mounts
-of other programs are left alone. umount(8) and fusermount3 -u do it too.`,
+		Long: `Unmount what imagefs mounted at DIR, and wait until its process has ended. Instead
+of a DIR a store is enough, if only one mount shows it: its name or its path, as
+'imagefs mounts' lists them. Mounts of other programs are left alone. umount(8)
+and fusermount3 -u do it too.`,
 		Example: `  sudo imagefs umount /mnt
+  sudo imagefs umount /var/lib/docker
+  imagefs umount --all
   imagefs umount --lazy mnt`,
-		Args: wants(1, -1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.all {
+				return wants(0, 0)(cmd, args)
+			}
+			return wants(1, -1)(cmd, args)
+		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			var out []cobra.Completion
 			all, _ := ourMounts()
@@ -39,6 +51,15 @@ of other programs are left alone. umount(8) and fusermount3 -u do it too.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var result error
+			if o.all {
+				all, err := ourMounts()
+				if err != nil {
+					return during("umount", err)
+				}
+				for _, m := range slices.Backward(all) { // what is mounted on another goes first
+					args = append(args, m.Mountpoint)
+				}
+			}
 			for _, dir := range args {
 				if err := runUmount(cmd.Context(), o, dir); err != nil {
 					a.complain("umount", err)
@@ -48,24 +69,32 @@ of other programs are left alone. umount(8) and fusermount3 -u do it too.`,
 			return result
 		},
 	}
+	cmd.Flags().BoolVarP(&o.all, "all", "a", false, "all mounts of imagefs")
 	cmd.Flags().BoolVarP(&o.lazy, "lazy", "l", false, "now from the tree, and for good when nobody uses it any more")
 	return cmd
 }
 
 func runUmount(ctx context.Context, o umountOptions, dir string) error {
 	path, err := resolve(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no directory %s", dir)
-	}
-	if err != nil {
-		return err
-	}
-	m, err := mountAt(path)
-	if err != nil {
-		return err
+	var m *mountinfo.Info
+	if err == nil {
+		m, err = mountAt(path)
 	}
 	if m == nil {
-		return fmt.Errorf("%s is not mounted", path)
+		named, found := byName(dir)
+		switch {
+		case found != nil:
+			return found
+		case named != nil:
+			m, path, err = named, named.Mountpoint, nil
+		case errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("no directory and no mounted store %s", dir)
+		case err == nil:
+			return fmt.Errorf("%s is not mounted", path)
+		}
+	}
+	if err != nil {
+		return err
 	}
 	if m.FSType != fusefs.FSType {
 		return advised{fmt.Errorf("%s is not a mount of imagefs, it is %s", path, m.FSType), "use umount(8)"}
@@ -81,4 +110,28 @@ func runUmount(ctx context.Context, o umountOptions, dir string) error {
 		return fmt.Errorf("%s is unmounted, but its process has not ended", path)
 	}
 	return nil
+}
+
+// byName finds the mount that shows a store of that name or path, nil if none
+// does. That several do is an error.
+func byName(word string) (*mountinfo.Info, error) {
+	all, err := allMounts()
+	if err != nil {
+		return nil, err
+	}
+	var found []*mountinfo.Info
+	var at []string
+	for _, m := range all {
+		if m.Root == "/" && m.called(word) { // others are a part of one that was bound elsewhere
+			found = append(found, m.Info)
+			at = append(at, m.Mountpoint)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, nil
+	case 1:
+		return found[0], nil
+	}
+	return nil, advised{fmt.Errorf("%s is mounted at %s", word, strings.Join(at, " and at ")), "say which"}
 }

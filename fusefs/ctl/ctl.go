@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -46,6 +47,8 @@ type Options struct {
 	Changed func()
 	// InUse tells why an image must not be deleted now although the store would, nil if nothing forbids it.
 	InUse func(ctx context.Context, refOrID string) error
+	// Log gets a line for each command, and one for each that failed.
+	Log *slog.Logger
 }
 
 // Ctl runs commands, one call at a time or several. Safe for concurrent use.
@@ -72,6 +75,9 @@ type failure struct {
 func New(st store.Store, o Options) *Ctl {
 	if o.Changed == nil {
 		o.Changed = func() {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Ctl{st: st, o: o, last: map[uint32]Result{}}
 }
@@ -196,6 +202,9 @@ func (c *Ctl) note(uid uint32, op, args string, r Result, err error) {
 	r.Op, r.OK = op, err == nil
 	if err != nil {
 		r.Error = sentence(err)
+		c.o.Log.Warn("command failed", "op", op, "args", args, "uid", uid, "err", r.Error)
+	} else {
+		c.o.Log.Debug("command", "op", op, "args", args, "uid", uid)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
