@@ -57,7 +57,8 @@ func (f *fsys) origin(id nodeID) *origin {
 		case v.diff():
 			return &v.layers[0].origin
 		default:
-			return &v.layers[id.node().Layer()].origin
+			n, _ := v.tree.Origin(id.node())
+			return &v.layers[n].origin
 		}
 	}
 	return nil

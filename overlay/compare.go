@@ -109,9 +109,29 @@ func (c *comparison) differ(x, y NodeID) (w What, err error) {
 	if c.sameInode(x, y) {
 		return 0, nil
 	}
-	p, q := c.a.Attr(x), c.b.Attr(y)
+	p, q := c.a.where(x), c.b.where(y)
+	l, m := c.a.layers[p.Layer()], c.b.layers[q.Layer()]
+	if w = diffInodes(l, p.Ino(), m, q.Ino()); w&(DiffContent|DiffType) != 0 {
+		return w, nil
+	}
+	if a := l.Stat(p.Ino()); a.Mode&typeMask == modeRegular && a.Size > 0 {
+		same, err := c.equal(x, y)
+		if err != nil {
+			return 0, err
+		}
+		if !same {
+			w |= DiffContent
+		}
+	}
+	return w, nil
+}
+
+// diffInodes tells in what two inodes differ, as far as their layers know it:
+// the content of files of different size, not of the same.
+func diffInodes(l Layer, i Ino, m Layer, k Ino) (w What) {
+	p, q := l.Stat(i), m.Stat(k)
 	if p.Mode&typeMask != q.Mode&typeMask {
-		return DiffType, nil // nothing else of the two can be compared
+		return DiffType // nothing else of the two can be compared
 	}
 	if p.Rdev != q.Rdev {
 		w |= DiffType
@@ -125,32 +145,26 @@ func (c *comparison) differ(x, y NodeID) (w What, err error) {
 	if p.Sec != q.Sec || p.Nsec != q.Nsec {
 		w |= DiffTime
 	}
-	if (p.Flags|q.Flags)&FlagXattr != 0 && !c.sameXattrs(x, y) {
+	if (p.Flags|q.Flags)&FlagXattr != 0 && !sameXattrs(l, i, m, k) {
 		w |= DiffXattr
 	}
 	switch p.Mode & typeMask {
 	case modeSymlink:
-		if c.a.Readlink(x) != c.b.Readlink(y) {
+		if l.Readlink(i) != m.Readlink(k) {
 			w |= DiffLink
 		}
 	case modeRegular:
-		same := p.Size == q.Size
-		if same && p.Size > 0 {
-			if same, err = c.equal(x, y); err != nil {
-				return 0, err
-			}
-		}
-		if !same {
+		if p.Size != q.Size {
 			w |= DiffContent
 		}
 	}
-	return w, nil
+	return w
 }
 
-func (c *comparison) sameXattrs(x, y NodeID) bool {
+func sameXattrs(l Layer, i Ino, m Layer, k Ino) bool {
 	var of [2][]Xattr
-	c.a.Xattrs(x, func(name string, value []byte) bool { of[0] = append(of[0], Xattr{name, value}); return true })
-	c.b.Xattrs(y, func(name string, value []byte) bool { of[1] = append(of[1], Xattr{name, value}); return true })
+	l.Xattrs(i, func(name string, value []byte) bool { of[0] = append(of[0], Xattr{name, value}); return true })
+	m.Xattrs(k, func(name string, value []byte) bool { of[1] = append(of[1], Xattr{name, value}); return true })
 	if len(of[0]) != len(of[1]) {
 		return false
 	}

@@ -174,7 +174,9 @@ func randomLayer(t *testing.T, r *rand.Rand) *Index {
 				a.Size = 1
 				entries[p] = Entry{Path: p, Kind: File, Attr: a, Ref: uint64(r.IntN(2))}
 			case k < 5 && depth < 3:
-				entries[p] = Entry{Path: p, Kind: Dir, Attr: a}
+				if r.IntN(4) > 0 { // else it is implied by what is in it
+					entries[p] = Entry{Path: p, Kind: Dir, Attr: a}
+				}
 				if r.IntN(5) == 0 {
 					entries[p+" opaque"] = Entry{Path: p, Kind: Opaque}
 				}

@@ -149,6 +149,14 @@ func (t *Tree) where(n NodeID) NodeID {
 	return n
 }
 
+// Origin returns the layer, from the bottom, and the inode in it that a node has
+// its attributes and content from. Of a merged directory that is the topmost
+// contribution that the layer itself has, not one that it only implies.
+func (t *Tree) Origin(n NodeID) (layer int, i Ino) {
+	w := t.where(n)
+	return w.Layer(), w.Ino()
+}
+
 // Attr returns the attributes of a node. st_nlink of a merged directory is 1,
 // as the kernel's overlayfs has it: "not counted". A file's is that of its own
 // layer, as the kernel's is.

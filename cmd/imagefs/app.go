@@ -166,7 +166,7 @@ Docker's own images, as they are:
 	add("tree", newMountCommand(a), newUmountCommand(a), newMountsCommand(a))
 	add("images", newLoadCommand(a), newImagesCommand(a), newHistoryCommand(a), newInspectCommand(a),
 		newTagCommand(a), newRmiCommand(a), newPruneCommand(a), newImportCommand(a), newSaveCommand(a), newExportCommand(a), newCopyCommand(a),
-		newLsCommand(a), newCatCommand(a), newDiffCommand(a), newCheckCommand(a))
+		newLsCommand(a), newCatCommand(a), newDiffCommand(a), newWhichCommand(a), newCheckCommand(a))
 	add("other", newCompletionCommand(a), newVersionCommand(a))
 	root.SuggestionsMinimumDistance = 2
 	cobra.AddTemplateFunc("join", strings.Join)

@@ -47,11 +47,8 @@ func Open(ctx context.Context, img store.Image) (*FS, error) {
 // counts from 0. store.ErrNotFound if the image has no such layer.
 func OpenUpTo(ctx context.Context, img store.Image, n int) (*FS, error) {
 	layers := img.Layers()
-	if n := len(img.Config().DiffIDs); img.RawConfig() == nil || len(layers) != n {
-		if err := img.Err(); err != nil {
-			return nil, err
-		}
-		return nil, fmt.Errorf("image %s: %d of %d layers: %w", img.ID(), len(layers), n, store.ErrCorrupt)
+	if err := whole(img); err != nil {
+		return nil, err
 	}
 	if n >= len(layers) {
 		return nil, fmt.Errorf("image %s has the layers 0 to %d: no layer %d: %w", img.ID(), len(layers)-1, n, store.ErrNotFound)
