@@ -62,6 +62,7 @@ type fsys struct {
 	handles handles
 	readers readers
 	ahead   ahead
+	trim    trim
 	rare    rare
 
 	history   *events.Log

@@ -202,6 +202,7 @@ func add(out *fuse.DirEntryList, e fuse.DirEntry, plus bool) bool {
 
 // viewReadDir lists a directory of a view.
 func (f *fsys) viewReadDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.Status {
+	f.trim.listed(f)
 	id := nodeID(in.NodeId)
 	v, st := f.viewOf(id)
 	if st != fuse.OK {

@@ -242,6 +242,13 @@ type Importer interface {
 // TarHolder is a Layer that can tell, without reading anything, whether Tar and TarSize are supported.
 type TarHolder interface{ HasTar() bool }
 
+// Trimmer is a Layer whose index lies in a mapped file.
+type Trimmer interface {
+	// Trim takes what was read of the index out of the process's memory; it stays
+	// in the page cache, and is there again when it is next read. Never waits.
+	Trim()
+}
+
 // Manifester is an Image whose store keeps the manifest that it came with.
 type Manifester interface {
 	// RawManifest returns the manifest's bytes: one of this image alone, of the

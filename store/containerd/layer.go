@@ -42,6 +42,7 @@ type layerRec struct {
 var (
 	_ store.Layer     = (*layerRec)(nil)
 	_ store.TarHolder = (*layerRec)(nil)
+	_ store.Trimmer   = (*layerRec)(nil)
 )
 
 // layer returns the record of a layer.
@@ -198,6 +199,13 @@ func (l *layerRec) Open(ctx context.Context, i overlay.Ino) (store.File, error) 
 		return l.files.Open(ctx, i)
 	}
 	return l.tar.Open(ctx, i)
+}
+
+// Trim implements store.Trimmer.
+func (l *layerRec) Trim() {
+	if l.files != nil {
+		l.files.Trim()
+	}
 }
 
 // HasTar implements store.TarHolder.

@@ -121,6 +121,14 @@ func newMapped(b []byte) (*Mapped, error) {
 	return m, nil
 }
 
+// Trim takes the pages of the file out of this process's memory. Whoever reads
+// one gets it back out of the page cache. Not at the same time as Close.
+func (m *Mapped) Trim() {
+	if m.data != nil {
+		_ = unix.Madvise(m.data, unix.MADV_DONTNEED)
+	}
+}
+
 // Close unmaps the file. Nothing that came from the index may be used after it.
 func (m *Mapped) Close() {
 	if m.data != nil {

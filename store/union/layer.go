@@ -34,6 +34,7 @@ type layer struct {
 var (
 	_ store.Layer     = (*layer)(nil)
 	_ store.TarHolder = (*layer)(nil)
+	_ store.Trimmer   = (*layer)(nil)
 )
 
 // layer returns the layer of a stack: the one that is served already, as long
@@ -283,6 +284,13 @@ func (l *layer) Tar(ctx context.Context) (store.File, error) {
 		return e != nil
 	})
 	return f, err
+}
+
+// Trim implements store.Trimmer.
+func (l *layer) Trim() {
+	if t, ok := l.source().Layer.(store.Trimmer); ok {
+		t.Trim()
+	}
 }
 
 // Forget implements store.Forgetter.

@@ -65,6 +65,8 @@ type Layer struct {
 	tar     *sharedTar
 }
 
+var _ store.Trimmer = (*Layer)(nil)
+
 // New makes a layer. key tells it from all others of the store, and from what
 // was in its place before; it names no file by itself.
 func (s *Set) New(key string, diff digest.Digest, src Source) *Layer {
@@ -168,6 +170,17 @@ func (l *Layer) Known() (layer.Meta, bool) {
 		return layer.Meta{}, false
 	}
 	return l.index.Info, true
+}
+
+// Trim implements store.Trimmer.
+func (l *Layer) Trim() {
+	if !l.mu.TryLock() {
+		return // an index is being built; the next time, then
+	}
+	defer l.mu.Unlock()
+	if l.index != nil {
+		l.index.Trim()
+	}
 }
 
 // Close lets go of the descriptors. The index stays mapped: trees may still use it.
