@@ -31,6 +31,7 @@ type app struct {
 	memory size       // of --cache-memory
 	disk   size       // of --cache-size
 	caught os.Signal  // the signal that ended the run, nil if none did
+	docker string     // of --docker-host
 }
 
 func newApp(in io.Reader, out, err io.Writer) *app {
@@ -149,6 +150,7 @@ Docker's own images, as they are:
 	root.PersistentFlags().Var(&a.disk, "cache-size", "and at most this much in the cache directory, a `SIZE` like 4g; 0 for none")
 	root.PersistentFlags().Var(&a.logs.level, "log-level", "log this and what is worse (default info for mount, else warn)")
 	root.PersistentFlags().Var(&a.logs.format, "log-format", "how the log looks (default text)")
+	root.PersistentFlags().StringVar(&a.docker, "docker-host", "", "where to ask the Docker daemon that runs on a store for changes, a `HOST` like unix:///run/docker.sock (default $IMAGEFS_DOCKER_HOST, else $DOCKER_HOST and the usual sockets)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %w; see '%s --help'", cmd.Name(), err, cmd.CommandPath())
 	})

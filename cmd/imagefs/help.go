@@ -203,9 +203,15 @@ only found is left out with a warning.
 The embedded store needs no daemon. Its layout on disk is Docker's own: a dockerd
 that is started on a copy of it lists, runs and saves its images.
 
-Docker's store is read in place, whether its daemon runs or not. While it runs
-imagefs changes nothing there (EROFS): use docker. When it does not, imagefs
-changes it by the same rules as the embedded one, if it was named.
+Docker's store is read in place, whether its daemon runs or not. If it was named
+it is changed, too: with no daemon by the same rules as the embedded one, while
+one runs by asking it, and nothing is written behind its back. It is asked at
+--docker-host or IMAGEFS_DOCKER_HOST (unix:///PATH, tcp://HOST:PORT), else at
+DOCKER_HOST, /var/run/docker.sock and $XDG_RUNTIME_DIR/docker.sock, and only if
+its data root is this very directory; otherwise the change fails (EROFS) and says
+why. What differs then: the last name of an image is for a moment that of an empty
+image before it is gone; a rename shows both names for a moment; and of a load of
+several images those stay that the daemon finished before it failed at one.
 
 What imagefs works out about the layers of stores that others wrote is kept in
 /var/cache/imagefs, for ordinary users $XDG_CACHE_HOME/imagefs or

@@ -19,6 +19,8 @@ type openOptions struct {
 	cache    string // directory for what is derived from stores that are not written
 	lazy     bool   // do not wait for what is derived; make it meanwhile
 	log      *slog.Logger
+
+	dockerHosts []string // where a Docker daemon that runs on a store is asked; nil: the usual places
 }
 
 // kind is a kind of store.
@@ -53,7 +55,7 @@ var kinds = []kind{
 		places: []place{{embedded, "/var/lib/imagefs", "imagefs"}, {"docker", "/var/lib/docker", "docker"}},
 		is:     docker.Is,
 		open: func(path string, o openOptions) (store.Store, error) {
-			return docker.Open(path, docker.Options{ReadOnly: o.readOnly, Create: o.create, Cache: o.cache, Lazy: o.lazy, Log: o.log})
+			return docker.Open(path, docker.Options{ReadOnly: o.readOnly, Create: o.create, Cache: o.cache, Lazy: o.lazy, Log: o.log, Hosts: o.dockerHosts})
 		},
 	},
 	{

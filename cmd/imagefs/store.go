@@ -68,10 +68,22 @@ func (a *app) complete(o openOptions) openOptions {
 	}
 	o.cache = cacheDir()
 	o.memory, o.disk = a.memory.n, a.disk.n
+	o.dockerHosts = a.dockerHosts()
 	if o.memory < 0 {
 		o.memory = 1 // as good as nothing
 	}
 	return o
+}
+
+// dockerHosts returns where the user says that a Docker daemon is asked, nil if
+// that is to be found out.
+func (a *app) dockerHosts() []string {
+	for _, h := range []string{a.docker, os.Getenv("IMAGEFS_DOCKER_HOST")} {
+		if h != "" {
+			return []string{h}
+		}
+	}
+	return nil
 }
 
 func adviseStore(err error, named bool) error {

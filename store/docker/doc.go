@@ -34,6 +34,9 @@
 //
 // # Writing
 //
+// While a daemon lives on the store it makes the changes (package api), and
+// nothing below the root is written. The rest of this is about a store without one.
+//
 // A load unpacks into stage/ without the lock. Commit takes the lock, makes all
 // staged data durable with one syncfs(2), and writes a journal record of the
 // steps that are left: renames into overlay2 and layerdb, links, configs, names

@@ -420,6 +420,7 @@ func TestHostileJournal(t *testing.T) {
 
 func TestLiveStoreIsNotWritten(t *testing.T) {
 	s := openNew(t)
+	s.opts.Hosts = []string{}
 	load(t, s, "1", []string{"app:v1"}, layerTar(t, "a=1"))
 	if err := os.Mkdir(filepath.Join(s.path, "volumes"), 0o755); err != nil {
 		t.Fatal(err)

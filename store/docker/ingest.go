@@ -17,6 +17,7 @@ import (
 	"imagefs/overlay"
 	"imagefs/store"
 	"imagefs/store/beneath"
+	"imagefs/store/docker/api"
 	"imagefs/store/layer"
 	"imagefs/store/unpacked"
 )
@@ -52,12 +53,16 @@ func (d *staged) close() {
 
 // Ingest implements store.Ingester.
 func (s *Store) Ingest(ctx context.Context) (store.Ingest, error) {
-	// Under the lock, so that nobody takes the new directory for one of a dead process.
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
+	var in store.Ingest
+	err := s.change(ctx,
+		func() (err error) { in, err = s.ingestDisk(); return err },
+		func(*api.Client) error { in = &liveIngest{s: s}; return nil })
+	return in, err
+}
+
+// ingestDisk is Ingest with the lock held, so that nobody takes the new
+// directory for one of a dead process.
+func (s *Store) ingestDisk() (store.Ingest, error) {
 	if err := skeleton(s.root); err != nil {
 		return nil, readOnly(err)
 	}
@@ -70,6 +75,7 @@ func (s *Store) Ingest(ctx context.Context) (store.Ingest, error) {
 		_ = s.root.RemoveAll(p)
 		return nil, err
 	}
+	var err error
 	if in.root, err = s.root.Sub(p); err != nil {
 		return fail(err)
 	}
@@ -213,6 +219,9 @@ func (in *ingest) Commit(ctx context.Context, images []store.NewImage) error {
 		return fmt.Errorf("load has ended: %w", store.ErrInvalid)
 	}
 	unlock, err := in.s.lock(ctx)
+	if errors.Is(err, errLive) {
+		return fmt.Errorf("a Docker daemon was started on %s meanwhile; do it again: %w", in.s.path, store.ErrBusy)
+	}
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,10 @@ func (g guard) release() {
 	}
 }
 
-// takeGuard fails with store.ErrReadOnly if a daemon lives on the store.
+// errLive is what takeGuard fails with if a daemon lives on the store.
+var errLive = fmt.Errorf("the store is the daemon's to write: %w", store.ErrReadOnly)
+
+// takeGuard fails with errLive if a daemon lives on the store.
 func (s *Store) takeGuard() (guard, error) {
 	var g guard
 	for _, p := range daemonFiles {
@@ -40,7 +43,7 @@ func (s *Store) takeGuard() (guard, error) {
 		if err := flock(f, unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 			f.Close()
 			g.release()
-			return nil, fmt.Errorf("a Docker daemon is running on %s; change its images with docker: %w", s.path, store.ErrReadOnly)
+			return nil, fmt.Errorf("a Docker daemon is running on %s: %w", s.path, errLive)
 		}
 		g = append(g, f)
 	}

@@ -18,14 +18,23 @@ import (
 const lockWait = 60 * time.Second
 
 // lock makes the caller the only writer, and finishes what a dead one left.
-// store.ErrReadOnly if the store cannot be written or a daemon lives on it,
-// store.ErrBusy if another process does not let go.
+// store.ErrReadOnly if the store cannot be written, errLive, which is one too, if
+// a daemon lives on it, store.ErrBusy if another process does not let go.
 func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
-	if err := s.writable(); err != nil {
+	if s.opts.ReadOnly {
+		if err := s.writable(); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("store %s was opened read-only: %w", s.path, store.ErrReadOnly)
+	}
+	// Before anything is written; and again below, when none can start any more.
+	g, err := s.takeGuard()
+	if err != nil {
 		return nil, err
 	}
-	if s.opts.ReadOnly {
-		return nil, fmt.Errorf("store %s was opened read-only: %w", s.path, store.ErrReadOnly)
+	g.release()
+	if err := s.writable(); err != nil {
+		return nil, err
 	}
 	s.writing.Lock()
 	release := []func(){s.writing.Unlock}
@@ -64,8 +73,7 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	g, err := s.takeGuard()
-	if err != nil {
+	if g, err = s.takeGuard(); err != nil {
 		return nil, err
 	}
 	release = append(release, g.release)

@@ -9,15 +9,19 @@ import (
 
 	"imagefs/store"
 	"imagefs/store/beneath"
+	"imagefs/store/docker/api"
 )
 
 // Remove implements store.Remover, by the rules of dockerd's image deletion.
-func (s *Store) Remove(ctx context.Context, refOrID string, force bool) (store.Removed, error) {
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return store.Removed{}, err
-	}
-	defer unlock()
+func (s *Store) Remove(ctx context.Context, refOrID string, force bool) (out store.Removed, err error) {
+	err = s.change(ctx,
+		func() (err error) { out, err = s.removeDisk(ctx, refOrID, force); return err },
+		func(c *api.Client) (err error) { out, err = s.removeLive(ctx, c, refOrID, force); return err })
+	return out, err
+}
+
+// removeDisk is Remove with the lock held.
+func (s *Store) removeDisk(ctx context.Context, refOrID string, force bool) (store.Removed, error) {
 	id, ref, err := store.Resolve(ctx, s, refOrID)
 	if err != nil {
 		return store.Removed{}, err

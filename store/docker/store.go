@@ -30,6 +30,7 @@ type Options struct {
 	Create   bool         // make an empty store where there is none
 	Cache    string       // directory for the indexes of stores that are not written; "" keeps them in memory
 	Lazy     bool         // read layers that have no index as they are looked into, and index them later
+	Hosts    []string     // where to ask a daemon that lives on the store (package api, New), in this order; nil: api.Usual
 	Log      *slog.Logger // nil: silent
 }
 

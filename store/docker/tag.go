@@ -10,6 +10,7 @@ import (
 
 	"imagefs/store"
 	"imagefs/store/beneath"
+	"imagefs/store/docker/api"
 )
 
 // Tag implements store.Tagger.
@@ -17,11 +18,13 @@ func (s *Store) Tag(ctx context.Context, ref string, id digest.Digest) error {
 	if f, err := store.FamiliarTag(ref); err != nil || f != ref {
 		return fmt.Errorf("reference %.300q: %w", ref, store.ErrInvalid)
 	}
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
+	return s.change(ctx,
+		func() error { return s.tagDisk(ref, id) },
+		func(c *api.Client) error { return s.tagLive(ctx, c, ref, id) })
+}
+
+// tagDisk is Tag with the lock held.
+func (s *Store) tagDisk(ref string, id digest.Digest) error {
 	if _, err := s.config(id); err != nil {
 		return err
 	}
@@ -47,14 +50,25 @@ func (s *Store) noteTagged(ref string, id digest.Digest) {
 // Untag implements store.Tagger. With a repository's last tag of an image go
 // its digest references, as with Docker; but not the image.
 func (s *Store) Untag(ctx context.Context, ref string) error {
-	unlock, err := s.lock(ctx)
+	return s.change(ctx,
+		func() error { return s.untagDisk(ref) },
+		func(c *api.Client) error { return s.untagLive(ctx, c, ref) })
+}
+
+// untagDisk is Untag with the lock held.
+func (s *Store) untagDisk(ref string) error {
+	names, id, err := s.named(ref)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	return s.changeNames(nil, withDigests(names, id, ref))
+}
+
+// named returns the image of a name, a tag or a digest reference, and all names.
+func (s *Store) named(ref string) (store.Names, digest.Digest, error) {
 	r, err := s.readRepos()
 	if err != nil {
-		return err
+		return store.Names{}, "", err
 	}
 	names := r.names(nil)
 	id, ok := names.Tags[ref]
@@ -62,9 +76,9 @@ func (s *Store) Untag(ctx context.Context, ref string) error {
 		id, ok = names.Digests[ref]
 	}
 	if !ok {
-		return noName(ref)
+		return store.Names{}, "", noName(ref)
 	}
-	return s.changeNames(nil, withDigests(names, id, ref))
+	return names, id, nil
 }
 
 func noName(ref string) error {
@@ -79,23 +93,34 @@ func (s *Store) Rename(ctx context.Context, moves map[string]string) error {
 			return fmt.Errorf("reference %.300q: %w", to, store.ErrInvalid)
 		}
 	}
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
+	return s.change(ctx,
+		func() error { return s.renameDisk(moves) },
+		func(c *api.Client) error { return s.renameLive(ctx, c, moves) })
+}
+
+// moved returns what moves sets, and all names there are.
+func (s *Store) moved(moves map[string]string) (set map[string]digest.Digest, names store.Names, err error) {
 	r, err := s.readRepos()
 	if err != nil {
-		return err
+		return nil, store.Names{}, err
 	}
-	names := r.names(nil)
-	set := map[string]digest.Digest{}
+	names = r.names(nil)
+	set = map[string]digest.Digest{}
 	for from, to := range moves {
 		id, ok := names.Tags[from]
 		if !ok {
-			return noName(from)
+			return nil, store.Names{}, noName(from)
 		}
 		set[to] = id
+	}
+	return set, names, nil
+}
+
+// renameDisk is Rename with the lock held.
+func (s *Store) renameDisk(moves map[string]string) error {
+	set, names, err := s.moved(moves)
+	if err != nil {
+		return err
 	}
 	after := store.Names{Tags: maps.Clone(names.Tags), Digests: names.Digests}
 	maps.Copy(after.Tags, set)
