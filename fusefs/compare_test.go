@@ -209,9 +209,7 @@ func testDiffChanges(t *testing.T, o fusefs.Options) {
 	if err := command(dir, "rmi", "-f "+two.String()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(real); !errors.Is(err, unix.ENOENT) {
-		t.Errorf("the pair of a removed image: %v", err)
-	}
+	eventually(t, "the pair goes", func() bool { _, err := os.Stat(real); return errors.Is(err, unix.ENOENT) })
 	fd, err := unix.Openat(at, "never-seen", unix.O_RDONLY, 0)
 	if err == nil {
 		unix.Close(fd)

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -18,7 +16,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	digest "github.com/opencontainers/go-digest"
 
-	"imagefs/fusefs/uring/uringtest"
 	"imagefs/overlay"
 	"imagefs/store"
 	"imagefs/store/docker"
@@ -347,47 +344,5 @@ func TestCompareIsSmall(t *testing.T) {
 	}
 	if out, st := p.lookup(dir, "added", "both", "x019"); st != fuse.OK || out.NodeId != 0 {
 		t.Errorf("what was deleted is added: %v", st)
-	}
-}
-
-// A reader who gives up ends the comparison, over each transport.
-func TestCompareIsInterrupted(t *testing.T) {
-	for _, over := range []Transport{Dev, IOUring} {
-		t.Run(string(over), func(t *testing.T) {
-			if over == IOUring {
-				uringtest.Need(t)
-			}
-			p := newPairTest(t, first(equalSize()), second(equalSize()))
-			shut := make(chan struct{})
-			defer close(shut)
-			p.g.closed.Store(&shut)
-			dir := t.TempDir()
-			srv, err := Mount(context.Background(), dir, p.g, Options{Source: "test", Transport: over})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := srv.Unmount(false); err != nil {
-					t.Error(err)
-					_ = srv.Unmount(true)
-				}
-				srv.Wait()
-			})
-			for _, command := range [][]string{{"cat", "changes"}, {"stat", "summary"}, {"ls", "added"}} {
-				before := p.g.opens.Load()
-				c := exec.Command(command[0], filepath.Join(dir, "diff/a:1..b:1", command[1]))
-				if err := c.Start(); err != nil {
-					t.Fatal(err)
-				}
-				until(t, "it is under way", func() bool { return p.g.opens.Load() > before })
-				if err := c.Process.Signal(os.Interrupt); err != nil {
-					t.Error(err)
-				}
-				if err := c.Wait(); err == nil {
-					t.Errorf("%v: it ended well", command)
-				}
-				until(t, "the comparison has ended", func() bool { return len(srv.fs.pairs.working) == 0 })
-			}
-		})
 	}
 }
