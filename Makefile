@@ -24,6 +24,11 @@ build: ## build bin/imagefs
 
 install: build ## install imagefs, and what lets mount(8) and fstab use it, below $(DESTDIR)$(PREFIX)
 	install -D -m 755 bin/imagefs $(DESTDIR)$(PREFIX)/bin/imagefs
+	bin/imagefs man $(DESTDIR)$(PREFIX)/share/man
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	bin/imagefs completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/imagefs
+	bin/imagefs completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_imagefs
+	bin/imagefs completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/imagefs.fish
 
 demo: setup-demo ## load a real image, mount it, look around, retag it, unmount
 	@$(SCRIPTS)/demo.sh

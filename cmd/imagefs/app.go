@@ -169,7 +169,7 @@ Docker's own images, as they are:
 	add("images", newLoadCommand(a), newImagesCommand(a), newHistoryCommand(a), newInspectCommand(a),
 		newTagCommand(a), newRmiCommand(a), newPruneCommand(a), newImportCommand(a), newSaveCommand(a), newExportCommand(a), newCopyCommand(a),
 		newLsCommand(a), newCatCommand(a), newDiffCommand(a), newWhichCommand(a), newCheckCommand(a))
-	add("other", newCompletionCommand(a), newVersionCommand(a))
+	add("other", newCompletionCommand(a), newManCommand(), newVersionCommand(a))
 	root.SuggestionsMinimumDistance = 2
 	cobra.AddTemplateFunc("join", strings.Join)
 	root.SetHelpCommandGroupID("other")
