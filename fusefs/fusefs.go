@@ -31,6 +31,7 @@ type Options struct {
 	ListOrigin bool
 	Suid       bool           // honour setuid and file capabilities
 	Dev        bool           // honour device nodes
+	NoExec     bool           // no program in it can be run
 	Loader     store.Loader   // for ctl/load; nil: loading is not supported
 	Importer   store.Importer // for ctl/import; nil: importing is not supported
 	Version    string         // of the program, for ctl/status
@@ -143,10 +144,16 @@ func (f *fsys) mountOptions() *fuse.MountOptions {
 	if o.ReadOnly {
 		flags |= unix.MS_RDONLY
 	}
+	if o.NoExec {
+		flags |= unix.MS_NOEXEC
+	}
 	if os.Geteuid() != 0 {
 		// fusermount3 takes words, and decides by itself about suid and dev.
 		if o.ReadOnly {
 			m.Options = append(m.Options, "ro")
+		}
+		if o.NoExec {
+			m.Options = append(m.Options, "noexec")
 		}
 	} else if m.DirectMountFlags = flags; flags == 0 {
 		m.DirectMountFlags = unix.MS_MGC_VAL

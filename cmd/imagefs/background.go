@@ -106,6 +106,9 @@ func (o mountOptions) args(a *app, dir string) ([]string, error) {
 			args = append(args, flag)
 		}
 	}
+	if o.noexec {
+		args = append(args, "-o", "noexec")
+	}
 	if o.logFile != "" {
 		args = append(args, "--log-file", o.logFile)
 	}

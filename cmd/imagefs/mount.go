@@ -23,6 +23,7 @@ type mountOptions struct {
 	listOrigin  bool
 	suid        bool
 	dev         bool
+	noexec      bool // only as a word of -o, as mount(8) implies it for mounts by users
 	debug       bool
 	transport   string
 	logFile     string
@@ -48,7 +49,7 @@ Requests go over io_uring where the kernel has that switched on for FUSE (Linux
 makes first looks faster, and else over /dev/fuse. imagefs
 itself never switches it on.
 
-Options for -o: ro, passthrough, list_origin, allow_other, suid, dev, transport=NAME, and those
+Options for -o: ro, passthrough, list_origin, allow_other, suid, dev, noexec, transport=NAME, and those
 of every file system that change nothing here. With mount(8) and in /etc/fstab the type is
 fuse.imagefs, the device a STORE, or none for those that are found; there -o also
 takes store=STORE for more of them, and with_suid and with_dev for --suid and --dev.
@@ -94,7 +95,9 @@ var ignored = map[string]bool{
 	"defaults": true, "rw": true, "nosuid": true, "nodev": true, "exec": true, "auto": true, "noauto": true,
 	"user": true, "users": true, "nouser": true, "_netdev": true, "nofail": true,
 	"atime": true, "noatime": true, "relatime": true, "diratime": true, "nodiratime": true, "strictatime": true,
-	"async": true, "default_permissions": true, "nonempty": true,
+	"async": true, "sync": true, "dirsync": true, "mand": true, "nomand": true, "lazytime": true, "nolazytime": true,
+	"iversion": true, "noiversion": true, "silent": true, "loud": true, "group": true, "owner": true,
+	"default_permissions": true, "nonempty": true,
 }
 
 // apply adds the words of -o to the options.
@@ -113,6 +116,10 @@ func (o *mountOptions) apply() error {
 			o.suid = true
 		case w == "dev":
 			o.dev = true
+		case w == "noexec":
+			o.noexec = true
+		case w == "remount":
+			return advised{usagef("mount: options cannot change while it is mounted"), "unmount it and mount it again"}
 		case w == "debug":
 			o.debug = true
 		case strings.HasPrefix(w, "transport="):

@@ -39,7 +39,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	defer st.Close()
 	opts := fusefs.Options{
 		Source: source(st), AllowOther: o.allowOther, ReadOnly: o.readOnly, Passthrough: o.passthrough, ListOrigin: o.listOrigin,
-		Suid: o.suid, Dev: o.dev, Debug: o.debug, Log: log,
+		Suid: o.suid, Dev: o.dev, NoExec: o.noexec, Debug: o.debug, Log: log,
 		Poll: true, Version: versionNumber(), Kind: cmp.Or(a.kind, kinds[0].name),
 		Transport: fusefs.Transport(o.transport),
 	}

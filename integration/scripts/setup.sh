@@ -35,6 +35,7 @@ xz                  xz-utils
 zstd                zstd
 mmdebstrap          mmdebstrap
 clamscan            clamav
+systemd-analyze     systemd
 debsums             debsums
 "
 case ${1:-} in
