@@ -302,6 +302,58 @@ func TestCompareOfARemovedImage(t *testing.T) {
 	until(t, "let go", func() bool { return p.f.pairs.get(dir.slot()) == nil && p.f.layers.get(own) == nil })
 }
 
+// Pairs that are looked up, read, forgotten and dropped at the same time are all let go of.
+func TestCompareAtOnce(t *testing.T) {
+	p := newPairTest(t, first(equalSize()), second(equalSize()))
+	p.f.pairs.results.limit = 1
+	snap := p.f.snap.Load()
+	a, b := snap.names.Tags["a:1"].Encoded(), snap.names.Tags["b:1"].Encoded()
+	var wg sync.WaitGroup
+	var read atomic.Int64
+	for _, name := range []string{a + ".." + b, b + ".." + a, a + ".." + a, a + "@0.." + b} {
+		for range 2 {
+			wg.Go(func() {
+				for range 200 {
+					out, st := p.lookup(diffNode, name)
+					if st != fuse.OK {
+						t.Errorf("%s: %v", name, st)
+						return
+					}
+					for _, path := range [][]string{{"changes"}, {"changed", "d", "f"}, {"summary"}, {"deleted", "d"}} {
+						if _, st := p.lookup(nodeID(out.NodeId), path...); st == fuse.OK {
+							read.Add(1)
+						} else if st != fuse.Status(syscall.ESTALE) && st != fuse.ENOTDIR && st != fuse.ENOENT {
+							t.Errorf("%s %q: %v", name, path, st)
+						}
+					}
+					p.f.Forget(out.NodeId, 1)
+				}
+			})
+		}
+	}
+	wg.Go(func() {
+		for range 20 {
+			p.f.drop(snap.names.Tags["a:1"])
+			time.Sleep(time.Millisecond)
+		}
+	})
+	wg.Wait()
+	if read.Load() == 0 {
+		t.Error("nothing could be read")
+	}
+	until(t, "all pairs are let go of", func() bool {
+		for slot := range p.f.pairs.size() {
+			if p.f.pairs.get(slot) != nil {
+				return false
+			}
+		}
+		return true
+	})
+	if r := &p.f.pairs.results; r.bytes != 0 || r.order.Len() != 0 {
+		t.Errorf("%d results of %d bytes are kept", r.order.Len(), r.bytes)
+	}
+}
+
 // What is kept of files that differ is a few bytes each, and none of their list.
 func TestCompareIsSmall(t *testing.T) {
 	const dirs = 20
