@@ -66,10 +66,8 @@ func (f *fsys) layerSlot(ctx context.Context, img store.Image, n int) (*layerSlo
 // or, of a single one, as it is, and returns its root.
 func (f *fsys) newView(ctx context.Context, img store.Image, from, to int, diff bool) (nodeID, error) {
 	// The work is done before the lock is taken, so that it holds up nobody else's.
-	for n := from; n <= to; n++ {
-		if _, err := img.Layers()[n].Index(ctx); err != nil {
-			return 0, err
-		}
+	if err := f.openIndexes(ctx, img.Layers()[from:to+1]); err != nil {
+		return 0, err
 	}
 	f.using.Lock()
 	defer f.using.Unlock()

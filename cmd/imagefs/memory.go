@@ -1,6 +1,9 @@
 package main
 
-import "runtime/debug"
+import (
+	"runtime/debug"
+	"time"
+)
 
 // How the collector of garbage is set. The defaults suit programs that allocate
 // steadily; this one does at its start, and in a load.
@@ -9,6 +12,9 @@ const (
 	servePercent = 50       // afterwards hardly anything is allocated, so it costs nothing to keep little
 	loadLimit    = 40 << 20 // from this size of the heap on, a load collects what it can
 )
+
+// settled is how long after the tree is ready the start counts as over.
+const settled = 250 * time.Millisecond
 
 // collectRarely is for the start of a mount.
 func collectRarely() { debug.SetGCPercent(startPercent) }

@@ -60,7 +60,8 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	ready()
 	log.Info("mounted", "at", dir, "store", opts.Source, "transport", srv.Transport(), "read_only", o.readOnly)
 	defer log.Info("unmounted", "at", dir)
-	collectOften()
+	// Later, since it collects: whoever waited for the tree is looking into it now.
+	defer time.AfterFunc(settled, collectOften).Stop()
 	select {
 	case <-unmounted:
 		return nil
