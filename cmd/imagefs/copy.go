@@ -38,7 +38,7 @@ the target as it was.
 A TARGET is [KIND:]PATH:
 
   PATH, docker:PATH     a store in Docker's layout, which is made if there is
-                        none; not while a daemon runs on it
+                        none; while a daemon runs on it, by asking it
   oci:DIR               an OCI layout directory, which is made, or added to
   docker-archive:FILE   the archive that docker save writes, made or replaced
   oci-archive:FILE      an OCI archive, made or replaced

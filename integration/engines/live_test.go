@@ -123,6 +123,7 @@ func TestLiveDaemon(t *testing.T) {
 		agree(t)
 	})
 	t.Run("load", func(t *testing.T) { loadLive(t, d, m, s, agree) })
+	moreLive(t, d, m, s, agree)
 	t.Run("nothing written", func(t *testing.T) { nothingWritten(t, root, s, d) })
 	t.Run("stopped", func(t *testing.T) {
 		d.Stop(t)

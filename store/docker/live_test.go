@@ -299,3 +299,47 @@ func TestLiveLoad(t *testing.T) {
 	}
 	d.was(t, "a layer that is none")
 }
+
+// Several removals are one request each, and a dry run is none.
+func TestLiveRemoveEach(t *testing.T) {
+	s, d := living(t)
+	only := idOfName(t, s, "only:1")
+	check := unwritten(t, s.path)
+	out, errs, err := s.Preview(ctx, "only:1", "no:1")
+	if err != nil || errs[0] != nil || !errors.Is(errs[1], store.ErrNotFound) || !slices.Contains(out[0].Deleted, only) {
+		t.Errorf("%+v %v %v", out, errs, err)
+	}
+	d.was(t, "preview")
+	d.answer = func(w http.ResponseWriter, what string) {
+		if strings.Contains(what, "only") {
+			w.WriteHeader(http.StatusConflict)
+			return
+		}
+		fmt.Fprint(w, `[{"Untagged":"app:v1"}]`)
+	}
+	out, errs, err = s.RemoveEach(ctx, "only:1", "app:v1")
+	if err != nil || !errors.Is(errs[0], store.ErrBusy) || errs[1] != nil || !slices.Equal(out[1].Untagged, []string{"app:v1"}) {
+		t.Errorf("%+v %v %v", out, errs, err)
+	}
+	d.was(t, "remove each", "DELETE /images/only:1", "DELETE /images/app:v1")
+	check()
+}
+
+func TestLiveState(t *testing.T) {
+	s, d := living(t)
+	if st := s.State(); !st.Daemon || st.Fixed != nil {
+		t.Errorf("%+v", st)
+	}
+	d.info.DockerRootDir = t.TempDir()
+	if st := s.State(); !st.Daemon || !errors.Is(st.Fixed, store.ErrReadOnly) {
+		t.Errorf("%+v", st)
+	}
+	if _, _, err := s.Preview(ctx, "only:1"); !errors.Is(err, store.ErrReadOnly) {
+		t.Error(err)
+	}
+	d.info.DockerRootDir = s.path
+	s.opts.ReadOnly = true
+	if st := s.State(); !st.Daemon || !errors.Is(st.Fixed, store.ErrReadOnly) {
+		t.Errorf("%+v", st)
+	}
+}

@@ -134,3 +134,14 @@ func (s *Store) removeLive(ctx context.Context, c *api.Client, refOrID string, f
 	}
 	return out, err
 }
+
+// removeEachLive is RemoveEach through a daemon. What ctx ends before is not removed.
+func (s *Store) removeEachLive(ctx context.Context, c *api.Client, refsOrIDs []string) ([]store.Removed, []error) {
+	out, errs := make([]store.Removed, len(refsOrIDs)), make([]error, len(refsOrIDs))
+	for i, given := range refsOrIDs {
+		if errs[i] = ctx.Err(); errs[i] == nil {
+			out[i], errs[i] = s.removeLive(ctx, c, given, false)
+		}
+	}
+	return out, errs
+}

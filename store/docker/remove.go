@@ -59,21 +59,26 @@ var (
 	_ store.BulkRemover = (*Store)(nil)
 )
 
-// RemoveEach implements store.BulkRemover.
-func (s *Store) RemoveEach(ctx context.Context, refsOrIDs ...string) ([]store.Removed, []error, error) {
-	unlock, err := s.lock(ctx)
+// RemoveEach implements store.BulkRemover. A daemon removes one after the other.
+func (s *Store) RemoveEach(ctx context.Context, refsOrIDs ...string) (out []store.Removed, errs []error, err error) {
+	err = s.change(ctx, func() error {
+		var p *planner
+		if p, out, errs, err = s.plan(ctx, refsOrIDs); err != nil {
+			return err
+		}
+		return p.carryOut()
+	}, func(c *api.Client) error {
+		out, errs = s.removeEachLive(ctx, c, refsOrIDs)
+		return nil
+	})
 	if err != nil {
 		return nil, nil, err
 	}
-	defer unlock()
-	p, out, errs, err := s.plan(ctx, refsOrIDs)
-	if err != nil {
-		return nil, nil, err
-	}
-	return out, errs, p.carryOut()
+	return out, errs, nil
 }
 
-// Preview implements store.Previewer.
+// Preview implements store.Previewer. What a daemon would do is worked out by the
+// same rules, which are its own.
 func (s *Store) Preview(ctx context.Context, refsOrIDs ...string) ([]store.Removed, []error, error) {
 	if err := s.writable(); err != nil {
 		return nil, nil, err
@@ -81,11 +86,11 @@ func (s *Store) Preview(ctx context.Context, refsOrIDs ...string) ([]store.Remov
 	if s.opts.ReadOnly {
 		return nil, nil, fmt.Errorf("store %s was opened read-only: %w", s.path, store.ErrReadOnly)
 	}
-	g, err := s.takeGuard()
-	if err != nil {
-		return nil, nil, err
+	if s.Live() {
+		if _, err := s.daemon(ctx); err != nil {
+			return nil, nil, err
+		}
 	}
-	g.release()
 	_, out, errs, err := s.plan(ctx, refsOrIDs)
 	return out, errs, err
 }
