@@ -120,6 +120,9 @@ func (f *fsys) imageOf(id nodeID) (*image, store.Image, error) {
 			return nil, nil, err
 		}
 		im.img = img
+		if err := img.Err(); err != nil {
+			f.log.Warn("an image is broken", "id", im.id, "err", err)
+		}
 	}
 	return im, im.img, nil
 }
