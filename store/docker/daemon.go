@@ -96,7 +96,7 @@ func (s *Store) isOurs(ctx context.Context, c *api.Client) error {
 		return err
 	}
 	if its.Dev != ours.Dev || its.Ino != ours.Ino {
-		return other("its data root is %.200q", root)
+		return other("its data root is %.200q, which is another directory to it", root)
 	}
 	// Written by Docker 23 and later.
 	if id, err := s.root.Read("engine-id", maxSmall); err == nil {
