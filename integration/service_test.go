@@ -89,7 +89,8 @@ refuse transport=pigeon 'pigeon'
 `)
 }
 
-// TestJournal: a mount in the background logs to the journal, where there is one.
+// TestJournal: a mount in the background logs to the journal, where there is
+// one, and one in the foreground if that is its standard error.
 func TestJournal(t *testing.T) {
 	s := box(t)
 	dir := t.TempDir()
@@ -106,6 +107,14 @@ imagefs --store "$STORE" mount "$DIR"
 echo box:1 new:1 >"$DIR/ctl/tag"
 if echo box:9 new:2 >"$DIR/ctl/tag"; then exit 1; fi
 imagefs umount "$DIR"
+
+# So does one in the foreground whose standard error is the journal.
+: >"$TMP/err"
+JOURNAL_STREAM=$(stat -c %d:%i "$TMP/err") imagefs --store "$STORE" --log-format json mount --foreground "$DIR" 2>>"$TMP/err" &
+until [ -e "$DIR/README" ]; do sleep 0.05; done
+imagefs umount "$DIR"
+wait $!
+test ! -s "$TMP/err"
 `)
 	var got []string
 	for b := make([]byte, 64<<10); ; {
@@ -123,7 +132,7 @@ imagefs umount "$DIR"
 		got = append(got, field(entry, "PRIORITY")+" "+field(entry, "MESSAGE"))
 	}
 	all := strings.Join(got, "\n")
-	for _, want := range []string{`6 mounted at=`, `6 store changed op=tag ref=new:1 id=sha256:`, `4 warning: command failed op=tag args=box:9 new:2`, `6 unmounted at=`} {
+	for _, want := range []string{`6 mounted at=`, `6 store changed op=tag ref=new:1 id=sha256:`, `4 warning: command failed op=tag args=box:9 new:2`, `6 unmounted at=`, `6 {"time":"`} {
 		if !strings.Contains("\n"+all, "\n"+want) {
 			t.Errorf("no entry %q in\n%s", want, all)
 		}

@@ -82,7 +82,7 @@ See also: imagefs help stores, imagefs help tree, imagefs help control.`,
 	f.BoolVar(&o.suid, "suid", false, "honour setuid bits and file capabilities (root)")
 	f.BoolVar(&o.dev, "dev", false, "honour device nodes (root)")
 	f.StringVar(&o.transport, "transport", string(fusefs.Auto), "what requests go over: `NAME` auto, dev (/dev/fuse) or io_uring")
-	f.StringVar(&o.logFile, "log-file", "", "append what goes wrong in the background to a `FILE`")
+	f.StringVar(&o.logFile, "log-file", "", "append the log to a `FILE`, instead of standard error or, from the background, the journal")
 	_ = cmd.RegisterFlagCompletionFunc("transport", cobra.FixedCompletions(
 		[]cobra.Completion{string(fusefs.Auto), string(fusefs.Dev), string(fusefs.IOUring)}, cobra.ShellCompDirectiveNoFileComp))
 	f.BoolVar(&o.debug, "debug", false, "log every request")

@@ -43,9 +43,14 @@ and fusermount3 -u do it too.`,
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			var out []cobra.Completion
-			all, _ := ourMounts()
+			all, _ := allMounts()
 			for _, m := range all {
 				out = append(out, m.Mountpoint)
+			}
+			for _, m := range all {
+				for _, name := range m.names() {
+					out = append(out, cobra.CompletionWithDesc(name, m.Mountpoint))
+				}
 			}
 			return out, cobra.ShellCompDirectiveNoFileComp
 		},
