@@ -46,6 +46,8 @@ const (
 var (
 	askTime  = 10 * time.Second
 	workTime = 10 * time.Minute
+	// leaveTime is how long a change is waited for when nobody wants to any more.
+	leaveTime = 10 * time.Second
 )
 
 // Client talks to one address. Safe for concurrent use.
@@ -129,10 +131,11 @@ func (c *Client) Info(ctx context.Context) (Daemon, error) {
 	return d, err
 }
 
-// Tag gives an image, by its ID, a name.
+// Tag gives an image, by its ID, a name. As with Remove, the answer to a request
+// that was sent is waited for, a while longer if ctx ends: the daemon does not stop.
 func (c *Client) Tag(ctx context.Context, id, repo, tag string) error {
 	q := url.Values{"repo": {repo}, "tag": {tag}}
-	return c.call(ctx, http.MethodPost, "/images/"+id+"/tag", q, workTime, nil)
+	return c.change(ctx, http.MethodPost, "/images/"+id+"/tag", q, nil)
 }
 
 // Removed is one step of a removal; one of the two is set.
@@ -152,8 +155,24 @@ func (c *Client) Remove(ctx context.Context, image string, force, noprune bool) 
 		q.Set("noprune", "1")
 	}
 	var out []Removed
-	err := c.call(ctx, http.MethodDelete, "/images/"+image, q, workTime, func(r io.Reader) error { return json.NewDecoder(r).Decode(&out) })
+	err := c.change(ctx, http.MethodDelete, "/images/"+image, q, func(r io.Reader) error { return json.NewDecoder(r).Decode(&out) })
 	return out, err
+}
+
+// change is call for what the daemon does whether or not anybody waits for it.
+func (c *Client) change(ctx context.Context, method, path string, q url.Values, read func(io.Reader) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	leave := leaveTime
+	defer context.AfterFunc(ctx, func() {
+		time.AfterFunc(leave, func() {
+			cancel(fmt.Errorf("%w; the Docker daemon at %s has not answered and may still do it", context.Cause(ctx), c.host))
+		})
+	})()
+	return c.call(inner, method, path, q, workTime, read)
 }
 
 // call does one request without a body. read, if not nil, reads the answer.

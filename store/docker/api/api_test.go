@@ -301,3 +301,42 @@ func TestLoadInterrupted(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A change that was sent is waited for, but not for ever.
+func TestChangeInterrupted(t *testing.T) {
+	l := leaveTime
+	t.Cleanup(func() { leaveTime = l })
+	came, answer := make(chan struct{}), make(chan struct{})
+	d := daemon(t, func(w http.ResponseWriter, r *http.Request) {
+		came <- struct{}{}
+		select {
+		case <-answer:
+			fmt.Fprint(w, `[]`)
+		case <-r.Context().Done():
+		}
+	})
+	for _, call := range []string{"tag", "remove"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- calls[call](ctx, d) }()
+		<-came
+		cancel()
+		answer <- struct{}{}
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", call, err)
+		}
+		if err := calls[call](ctx, d); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s after the end: %v", call, err)
+		}
+
+		leaveTime = 50 * time.Millisecond
+		ctx, cancel = context.WithCancel(t.Context())
+		go func() { done <- calls[call](ctx, d) }()
+		<-came
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "may still do it") {
+			t.Errorf("%s: %v", call, err)
+		}
+		leaveTime = l
+	}
+}
