@@ -3,6 +3,7 @@ package fusefs
 import (
 	"errors"
 	"io"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,10 +47,12 @@ type eventsHandle struct {
 	// patient is set for one that waits also where O_NONBLOCK was set after its
 	// open, by a runtime that wants to poll it: over /dev/fuse nobody can.
 	patient bool
+	waiting *atomic.Int64 // fsys.waiting
 }
 
-// maxFollowers bounds how often ctl/events is open at once: who waits takes a
-// request with its memory, and over io_uring an entry, of which there are more.
+// maxFollowers bounds how often ctl/events is open at once, and how many reads of
+// it wait, several of one open file perhaps: who waits takes a request with its
+// memory, and over io_uring an entry, of which there are more.
 const maxFollowers = 512
 
 func (f *fsys) openEvents(flags uint32) (*eventsHandle, error) {
@@ -57,7 +60,7 @@ func (f *fsys) openEvents(flags uint32) (*eventsHandle, error) {
 		f.followers.Add(-1)
 		return nil, syscall.ENFILE
 	}
-	return &eventsHandle{f.history.Reader(), !f.polls() && flags&unix.O_NONBLOCK == 0}, nil
+	return &eventsHandle{f.history.Reader(), !f.polls() && flags&unix.O_NONBLOCK == 0, &f.waiting}, nil
 }
 
 func (f *fsys) closeEvents(h *eventsHandle) {
@@ -71,6 +74,12 @@ func (f *fsys) polls() bool { return f.o.Poll && f.over() == IOUring }
 // read serves READ.
 func (h *eventsHandle) read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	block := h.patient || in.Flags&unix.O_NONBLOCK == 0
+	if block {
+		defer h.waiting.Add(-1)
+		if h.waiting.Add(1) > maxFollowers {
+			return nil, fuse.Status(syscall.ENFILE)
+		}
+	}
 	n, err := h.Read(cancel, buf[:min(len(buf), int(in.Size))], int64(in.Offset), block)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fuse.Status(errno(err))

@@ -67,6 +67,7 @@ type fsys struct {
 
 	history   *events.Log
 	followers atomic.Int64 // of history, open
+	waiting   atomic.Int64 // reads of it that may wait
 	told      events.View  // what history is up to; guarded by refreshing
 
 	listings listings
