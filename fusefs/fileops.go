@@ -19,8 +19,9 @@ import (
 // removed is untagged, and so on. In ids/ the one operation is rmdir, which is
 // rmi. Whoever asks has the directories locked in the kernel until the answer.
 
-// change carries out a file operation on names in directories that the kernel has locked.
-func (f *fsys) change(h *fuse.InHeader, at []held, do func(uid uint32) error) fuse.Status {
+// change carries out a file operation on names in directories that the kernel
+// has locked. As for a command, not every signal to the caller ends it.
+func (f *fsys) change(cancel <-chan struct{}, h *fuse.InHeader, at []held, do func(ctx context.Context, uid uint32) error) fuse.Status {
 	faults()
 	if f.o.ReadOnly {
 		return fuse.EROFS
@@ -32,7 +33,9 @@ func (f *fsys) change(h *fuse.InHeader, at []held, do func(uid uint32) error) fu
 	release := f.hold(at...)
 	ok := false
 	defer func() { release(ok) }()
-	err := do(h.Uid)
+	ctx, done := f.command(cancel, h.Pid)
+	defer done()
+	err := do(ctx, h.Uid)
 	ok = err == nil
 	return fuse.Status(errno(err))
 }
@@ -83,13 +86,12 @@ func (f *fsys) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name st
 	if !ok {
 		return f.immutable()
 	}
-	return f.change(h, []held{{dir, name}}, func(uid uint32) error {
+	return f.change(cancel, h, []held{{dir, name}}, func(ctx context.Context, uid uint32) error {
 		args := target + " " + r.at(name)
 		ref, err := names.TagRef(r.path, name)
 		if err != nil {
 			return f.ctl.Refuse(uid, "tag", args, err)
 		}
-		ctx := f.ctx(cancel)
 		err = f.ctl.Link(ctx, uid, r.part, args, ref, func(st store.Store) (digest.Digest, error) {
 			return f.meant(ctx, st, r, target)
 		})
@@ -108,7 +110,7 @@ func (f *fsys) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fus
 		f.emptied(dir)
 		return f.immutable()
 	}
-	return f.change(h, []held{{dir, name}}, func(uid uint32) error {
+	return f.change(cancel, h, []held{{dir, name}}, func(ctx context.Context, uid uint32) error {
 		e, err := f.entry(r, name)
 		if err == nil && e.Dir != "" {
 			err = fmt.Errorf("%s is a directory: %w", r.at(name), syscall.EISDIR)
@@ -118,7 +120,7 @@ func (f *fsys) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fus
 		}
 		// As in every file system, the directory outlives the last name in it.
 		_ = f.keepDir(r)
-		return f.ctl.Untag(f.ctx(cancel), uid, r.part, r.at(name), e.Ref, e.ID)
+		return f.ctl.Untag(ctx, uid, r.part, r.at(name), e.Ref, e.ID)
 	})
 }
 
@@ -129,7 +131,7 @@ func (f *fsys) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out 
 	if !ok {
 		return f.immutable()
 	}
-	return f.change(&in.InHeader, []held{{dir, name}}, func(uid uint32) error {
+	return f.change(cancel, &in.InHeader, []held{{dir, name}}, func(_ context.Context, uid uint32) error {
 		err := f.ctl.Directory(uid, r.part, "mkdir", r.at(name), func() error {
 			if _, err := f.entry(r, name); err == nil {
 				return fmt.Errorf("%s is there already: %w", r.at(name), store.ErrExists)
@@ -155,9 +157,9 @@ func (f *fsys) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse
 		f.emptied(dir)
 		return f.immutable()
 	}
-	return f.change(h, []held{{dir, name}}, func(uid uint32) error {
+	return f.change(cancel, h, []held{{dir, name}}, func(ctx context.Context, uid uint32) error {
 		if !ok {
-			return f.removeImage(f.ctx(cancel), uid, name)
+			return f.removeImage(ctx, uid, name)
 		}
 		return f.ctl.Directory(uid, r.part, "rmdir", r.at(name), func() error { return f.removeDir(r, name) })
 	})
@@ -236,7 +238,7 @@ func (f *fsys) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newNam
 		return f.immutable()
 	}
 	at := []held{{nodeID(in.NodeId), oldName}, {nodeID(in.Newdir), newName}}
-	return f.change(&in.InHeader, at, func(uid uint32) error {
+	return f.change(cancel, &in.InHeader, at, func(ctx context.Context, uid uint32) error {
 		args := from.at(oldName) + " " + to.at(newName)
 		m, err := f.planMove(from, to, oldName, newName, in.Flags)
 		if err != nil {
@@ -247,7 +249,7 @@ func (f *fsys) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newNam
 			return nil
 		}
 		_ = f.keepDir(from)
-		return f.ctl.Rename(f.ctx(cancel), uid, from.part, args, m.refs, m.nodes[0].id, func() { f.moveLinks(m) })
+		return f.ctl.Rename(ctx, uid, from.part, args, m.refs, m.nodes[0].id, func() { f.moveLinks(m) })
 	})
 }
 
