@@ -126,18 +126,26 @@ type Remover interface {
 
 // BulkRemover is a Remover that can remove several images at a smaller cost.
 type BulkRemover interface {
-	// RemoveEach does what calls of Remove without force do, one after the other,
-	// in one step that is durable and all or nothing. The results are those of Preview.
-	RemoveEach(ctx context.Context, refsOrIDs ...string) ([]Removed, []error, error)
+	// RemoveEach does removals, one after the other, in one step that is durable
+	// and all or nothing. The results are those of Preview.
+	RemoveEach(ctx context.Context, list ...Removal) ([]Removed, []error, error)
+}
+
+// Removal is a call of Remove without force.
+type Removal struct {
+	Ref string // a familiar reference or a full ID
+	// Still, if not empty, forbids what was not foreseen when the removal was
+	// decided on: a reference must still be this image's, else ErrNotFound; with
+	// its own ID it must still have no name, else ErrBusy.
+	Still digest.Digest
 }
 
 // Previewer is a Remover that can tell what it would do.
 type Previewer interface {
-	// Preview tells what calls of Remove without force would do, one after the
-	// other, and changes nothing. Element i of both results is of the call for
-	// refsOrIDs[i], which are familiar references or full IDs; the last error is
-	// that of a store that cannot be read.
-	Preview(ctx context.Context, refsOrIDs ...string) ([]Removed, []error, error)
+	// Preview tells what removals would do, one after the other, and changes
+	// nothing. Element i of both results is of list[i]; the last error is that of
+	// a store that cannot be read.
+	Preview(ctx context.Context, list ...Removal) ([]Removed, []error, error)
 }
 
 // Problem is one thing that Check found.

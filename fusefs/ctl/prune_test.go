@@ -34,12 +34,12 @@ func (s stock) IDs(context.Context) ([]digest.Digest, error) {
 func (s stock) Image(_ context.Context, id digest.Digest) (store.Image, error) {
 	return bare{id: id}, nil
 }
-func (s stock) Preview(_ context.Context, refs ...string) ([]store.Removed, []error, error) {
-	out := make([]store.Removed, len(refs))
-	for i, r := range refs {
-		out[i].Deleted = []digest.Digest{digest.Digest(r)}
+func (s stock) Preview(_ context.Context, list ...store.Removal) ([]store.Removed, []error, error) {
+	out := make([]store.Removed, len(list))
+	for i, r := range list {
+		out[i].Deleted = []digest.Digest{digest.Digest(r.Ref)}
 	}
-	return out, make([]error, len(refs)), nil
+	return out, make([]error, len(list)), nil
 }
 
 func TestPrune(t *testing.T) {

@@ -305,7 +305,7 @@ func TestLiveRemoveEach(t *testing.T) {
 	s, d := living(t)
 	only := idOfName(t, s, "only:1")
 	check := unwritten(t, s.path)
-	out, errs, err := s.Preview(ctx, "only:1", "no:1")
+	out, errs, err := s.Preview(ctx, removals([]string{"only:1", "no:1"})...)
 	if err != nil || errs[0] != nil || !errors.Is(errs[1], store.ErrNotFound) || !slices.Contains(out[0].Deleted, only) {
 		t.Errorf("%+v %v %v", out, errs, err)
 	}
@@ -317,11 +317,17 @@ func TestLiveRemoveEach(t *testing.T) {
 		}
 		fmt.Fprint(w, `[{"Untagged":"app:v1"}]`)
 	}
-	out, errs, err = s.RemoveEach(ctx, "only:1", "app:v1")
+	out, errs, err = s.RemoveEach(ctx, removals([]string{"only:1", "app:v1"})...)
 	if err != nil || !errors.Is(errs[0], store.ErrBusy) || errs[1] != nil || !slices.Equal(out[1].Untagged, []string{"app:v1"}) {
 		t.Errorf("%+v %v %v", out, errs, err)
 	}
 	d.was(t, "remove each", "DELETE /images/only:1", "DELETE /images/app:v1")
+	// What was named otherwise meanwhile is not asked for.
+	_, errs, err = s.RemoveEach(ctx, store.Removal{Ref: string(only), Still: only}, store.Removal{Ref: "app:v1", Still: only})
+	if err != nil || !errors.Is(errs[0], store.ErrBusy) || !errors.Is(errs[1], store.ErrNotFound) {
+		t.Errorf("%v %v", errs, err)
+	}
+	d.was(t, "remove what is another image's")
 	check()
 }
 
@@ -334,7 +340,7 @@ func TestLiveState(t *testing.T) {
 	if st := s.State(); !st.Daemon || !errors.Is(st.Fixed, store.ErrReadOnly) {
 		t.Errorf("%+v", st)
 	}
-	if _, _, err := s.Preview(ctx, "only:1"); !errors.Is(err, store.ErrReadOnly) {
+	if _, _, err := s.Preview(ctx, store.Removal{Ref: "only:1"}); !errors.Is(err, store.ErrReadOnly) {
 		t.Error(err)
 	}
 	d.info.DockerRootDir = s.path

@@ -88,7 +88,7 @@ func TestPreview(t *testing.T) {
 				}
 			}
 			before := fingerprint(t, s.path)
-			want, errs, err := s.Preview(ctx, refs...)
+			want, errs, err := s.Preview(ctx, removals(refs)...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -113,7 +113,7 @@ func TestPreview(t *testing.T) {
 
 			// All in one step, in a store that is equal but for its random names.
 			each, _ := previewed(t)
-			got, errs2, err := each.RemoveEach(ctx, refs...)
+			got, errs2, err := each.RemoveEach(ctx, removals(refs)...)
 			if err != nil || fmt.Sprint(got) != fmt.Sprint(want) || fmt.Sprint(errs2) != fmt.Sprint(errs) {
 				t.Errorf("in one step: %v, %v, %v\nforetold %v, %v", got, errs2, err, want, errs)
 			}
@@ -133,6 +133,35 @@ func TestPreview(t *testing.T) {
 				t.Errorf("one by one leaves %v, in one step %v", na, nb)
 			}
 		})
+	}
+}
+
+func removals(refs []string) (out []store.Removal) {
+	for _, r := range refs {
+		out = append(out, store.Removal{Ref: r})
+	}
+	return out
+}
+
+// What was named otherwise since a removal was decided on stays.
+func TestRemovedOnlyIfStill(t *testing.T) {
+	s, ids := previewed(t)
+	bare := ids["loose"]
+	old := store.Removal{Ref: "top:1", Still: ids["top"]}
+	if err := s.Tag(ctx, "kept:1", bare); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Tag(ctx, "top:1", ids["twin"]); err != nil {
+		t.Fatal(err)
+	}
+	before := fingerprint(t, s.path)
+	list := []store.Removal{{Ref: string(bare), Still: bare}, old}
+	out, errs, err := s.RemoveEach(ctx, list...)
+	if err != nil || !errors.Is(errs[0], store.ErrBusy) || !errors.Is(errs[1], store.ErrNotFound) {
+		t.Errorf("%v, %v, %v", out, errs, err)
+	}
+	if fingerprint(t, s.path) != before {
+		t.Error("something was removed")
 	}
 }
 
@@ -169,7 +198,7 @@ func TestPreviewOfWhatCannotBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if _, _, err := r.Preview(ctx, "top:1"); !errors.Is(err, store.ErrReadOnly) {
+	if _, _, err := r.Preview(ctx, store.Removal{Ref: "top:1"}); !errors.Is(err, store.ErrReadOnly) {
 		t.Error(err)
 	}
 }

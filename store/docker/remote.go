@@ -136,12 +136,24 @@ func (s *Store) removeLive(ctx context.Context, c *api.Client, refOrID string, f
 }
 
 // removeEachLive is RemoveEach through a daemon. What ctx ends before is not removed.
-func (s *Store) removeEachLive(ctx context.Context, c *api.Client, refsOrIDs []string) ([]store.Removed, []error) {
-	out, errs := make([]store.Removed, len(refsOrIDs)), make([]error, len(refsOrIDs))
-	for i, given := range refsOrIDs {
+func (s *Store) removeEachLive(ctx context.Context, c *api.Client, list []store.Removal) ([]store.Removed, []error) {
+	out, errs := make([]store.Removed, len(list)), make([]error, len(list))
+	for i, r := range list {
 		if errs[i] = ctx.Err(); errs[i] == nil {
-			out[i], errs[i] = s.removeLive(ctx, c, given, false)
+			out[i], errs[i] = s.removalLive(ctx, c, r)
 		}
 	}
 	return out, errs
+}
+
+// removalLive looks at the names right before it asks the daemon, which knows no conditions.
+func (s *Store) removalLive(ctx context.Context, c *api.Client, r store.Removal) (store.Removed, error) {
+	repos, err := s.readRepos()
+	if err != nil {
+		return store.Removed{}, err
+	}
+	if err := foreseen(repos.names(nil), r); err != nil {
+		return store.Removed{}, err
+	}
+	return s.removeLive(ctx, c, r.Ref, false)
 }

@@ -60,15 +60,15 @@ var (
 )
 
 // RemoveEach implements store.BulkRemover. A daemon removes one after the other.
-func (s *Store) RemoveEach(ctx context.Context, refsOrIDs ...string) (out []store.Removed, errs []error, err error) {
+func (s *Store) RemoveEach(ctx context.Context, list ...store.Removal) (out []store.Removed, errs []error, err error) {
 	err = s.change(ctx, func() error {
 		var p *planner
-		if p, out, errs, err = s.plan(ctx, refsOrIDs); err != nil {
+		if p, out, errs, err = s.plan(ctx, list); err != nil {
 			return err
 		}
 		return p.carryOut()
 	}, func(c *api.Client) error {
-		out, errs = s.removeEachLive(ctx, c, refsOrIDs)
+		out, errs = s.removeEachLive(ctx, c, list)
 		return nil
 	})
 	if err != nil {
@@ -79,7 +79,7 @@ func (s *Store) RemoveEach(ctx context.Context, refsOrIDs ...string) (out []stor
 
 // Preview implements store.Previewer. What a daemon would do is worked out by the
 // same rules, which are its own.
-func (s *Store) Preview(ctx context.Context, refsOrIDs ...string) ([]store.Removed, []error, error) {
+func (s *Store) Preview(ctx context.Context, list ...store.Removal) ([]store.Removed, []error, error) {
 	if err := s.writable(); err != nil {
 		return nil, nil, err
 	}
@@ -91,30 +91,52 @@ func (s *Store) Preview(ctx context.Context, refsOrIDs ...string) ([]store.Remov
 			return nil, nil, err
 		}
 	}
-	_, out, errs, err := s.plan(ctx, refsOrIDs)
+	_, out, errs, err := s.plan(ctx, list)
 	return out, errs, err
 }
 
-// plan plans several removals, one after the other, of familiar references and full IDs.
-func (s *Store) plan(ctx context.Context, refsOrIDs []string) (*planner, []store.Removed, []error, error) {
+// plan plans several removals, one after the other.
+func (s *Store) plan(ctx context.Context, list []store.Removal) (*planner, []store.Removed, []error, error) {
 	p, err := s.planner(ctx)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	out, errs := make([]store.Removed, len(refsOrIDs)), make([]error, len(refsOrIDs))
-	for i, given := range refsOrIDs {
+	out, errs := make([]store.Removed, len(list)), make([]error, len(list))
+	for i, r := range list {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, nil, err
 		}
-		id, ref := digest.Digest(given), ""
-		if !store.IsID(id) {
-			id, ref = cmp.Or(p.names.Tags[given], p.names.Digests[given]), given
+		id, ref, err := p.meant(r)
+		if err == nil {
+			out[i], err = p.step(id, ref, r.Ref, false)
 		}
-		if _, ok := p.images[id]; !ok || !p.live(id) {
-			errs[i] = fmt.Errorf("no such image: %s: %w", given, store.ErrNotFound)
-			continue
-		}
-		out[i], errs[i] = p.step(id, ref, given, false)
+		errs[i] = err
 	}
 	return p, out, errs, nil
+}
+
+// meant returns what a removal is of: an image, and its reference if one was given.
+func (p *planner) meant(r store.Removal) (id digest.Digest, ref string, err error) {
+	id = digest.Digest(r.Ref)
+	if !store.IsID(id) {
+		id, ref = cmp.Or(p.names.Tags[r.Ref], p.names.Digests[r.Ref]), r.Ref
+	}
+	if _, ok := p.images[id]; !ok || !p.live(id) {
+		return "", "", noName(r.Ref)
+	}
+	return id, ref, foreseen(p.names, r)
+}
+
+// foreseen is an error for a removal that would be of something else by now.
+func foreseen(names store.Names, r store.Removal) error {
+	switch {
+	case r.Still == "":
+	case r.Ref == string(r.Still):
+		if hasOther(names, r.Still, nil) {
+			return fmt.Errorf("image %s has got a name: %w", short(r.Still.Encoded()), store.ErrBusy)
+		}
+	case cmp.Or(names.Tags[r.Ref], names.Digests[r.Ref]) != r.Still:
+		return fmt.Errorf("%s is another image's by now: %w", r.Ref, store.ErrNotFound)
+	}
+	return nil
 }

@@ -164,6 +164,13 @@ func (r *Result) remove(ctx context.Context, st remover, s *state, c candidate) 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		is, err := c.is(ctx, st, ref)
+		if err != nil {
+			return err
+		}
+		if !is {
+			continue
+		}
 		done, err := st.Remove(ctx, ref, false)
 		if err := r.add(ctx, s, ref, done, err); err != nil {
 			return err
@@ -172,15 +179,37 @@ func (r *Result) remove(ctx context.Context, st remover, s *state, c candidate) 
 	return nil
 }
 
-// all does something with all references of candidates: removes them, or tells what that would do.
-func (r *Result) all(ctx context.Context, s *state, list []candidate, do func(context.Context, ...string) ([]store.Removed, []error, error)) error {
-	var refs []string
-	for _, c := range list {
-		refs = append(refs, c.refs...)
+// is tells whether a reference is still the candidate's, or with its ID, whether
+// it still has no name: another process may have tagged since the survey.
+func (c candidate) is(ctx context.Context, st store.Store, ref string) (bool, error) {
+	names, err := st.Names(ctx)
+	if err != nil {
+		return false, err
 	}
-	removed, errs, err := do(ctx, refs...)
+	if ref != string(c.id) {
+		return cmp.Or(names.Tags[ref], names.Digests[ref]) == c.id, nil
+	}
+	for _, m := range []map[string]digest.Digest{names.Tags, names.Digests} {
+		for _, id := range m {
+			if id == c.id {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
+
+// all does something with all references of candidates: removes them, or tells what that would do.
+func (r *Result) all(ctx context.Context, s *state, list []candidate, do func(context.Context, ...store.Removal) ([]store.Removed, []error, error)) error {
+	var what []store.Removal
+	for _, c := range list {
+		for _, ref := range c.refs {
+			what = append(what, store.Removal{Ref: ref, Still: c.id})
+		}
+	}
+	removed, errs, err := do(ctx, what...)
 	for i := range removed {
-		if err := r.add(ctx, s, refs[i], removed[i], errs[i]); err != nil {
+		if err := r.add(ctx, s, what[i].Ref, removed[i], errs[i]); err != nil {
 			return err
 		}
 	}

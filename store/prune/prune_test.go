@@ -121,11 +121,11 @@ func (f *fake) left() (out []*image) {
 	return out
 }
 
-func (f *fake) Preview(ctx context.Context, refs ...string) ([]store.Removed, []error, error) {
+func (f *fake) Preview(ctx context.Context, list ...store.Removal) ([]store.Removed, []error, error) {
 	c := f.clone()
-	out, errs := make([]store.Removed, len(refs)), make([]error, len(refs))
-	for n, r := range refs {
-		out[n], errs[n] = c.Remove(ctx, r, false)
+	out, errs := make([]store.Removed, len(list)), make([]error, len(list))
+	for n, r := range list {
+		out[n], errs[n] = c.Remove(ctx, r.Ref, false)
 	}
 	return out, errs, nil
 }
@@ -136,11 +136,14 @@ type bulk struct {
 	steps int
 }
 
-func (b *bulk) RemoveEach(ctx context.Context, refs ...string) ([]store.Removed, []error, error) {
+func (b *bulk) RemoveEach(ctx context.Context, list ...store.Removal) ([]store.Removed, []error, error) {
 	b.steps++
-	out, errs := make([]store.Removed, len(refs)), make([]error, len(refs))
-	for n, r := range refs {
-		out[n], errs[n] = b.Remove(ctx, r, false)
+	out, errs := make([]store.Removed, len(list)), make([]error, len(list))
+	for n, r := range list {
+		if r.Still == "" {
+			return nil, nil, errors.New("what it is to be is not said")
+		}
+		out[n], errs[n] = b.Remove(ctx, r.Ref, false)
 	}
 	return out, errs, nil
 }
@@ -324,6 +327,25 @@ func TestInUseOneByOne(t *testing.T) {
 	o := prune.Options{InUse: func(context.Context, string) error { asked++; return nil }}
 	if r, err := prune.Run(t.Context(), b, o); err != nil || b.steps != 0 || asked != 3 || len(r.Removed) != 3 {
 		t.Errorf("%v, %d steps, asked %d times, %v", err, b.steps, asked, r)
+	}
+}
+
+// What another process names while a prune goes on stays.
+func TestNamedMeanwhile(t *testing.T) {
+	f := shop()
+	fresh := &image{name: "fresh", created: hour(9)}
+	old := digest.FromString("image old")
+	o := prune.Options{Filter: prune.Filter{All: true}, Progress: func(done, of int) {
+		if done == 1 {
+			f.images[fresh.ID()] = fresh
+			f.names.Tags["two:1"], f.names.Tags["kept:1"] = fresh.ID(), old
+		}
+	}}
+	if _, err := prune.Run(t.Context(), f, o); err != nil {
+		t.Fatal(err)
+	}
+	if f.images[fresh.ID()] == nil || f.images[old] == nil || f.names.Tags["two:1"] != fresh.ID() {
+		t.Errorf("asked for %q, left %v", f.asked, f.names.Tags)
 	}
 }
 
