@@ -259,7 +259,7 @@ func (f *fsys) dropPair(p *pair) {
 	roots := slices.DeleteFunc(p.roots[:], func(id nodeID) bool { return id == 0 })
 	p.mu.Unlock()
 	for _, r := range roots {
-		if v := f.views.get(r.view()); v != nil {
+		if v := f.view(r); v != nil {
 			v.gone.Store(true)
 		}
 	}

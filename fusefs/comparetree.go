@@ -71,7 +71,7 @@ func (f *fsys) partRoot(p *pair, part int) (nodeID, error) {
 		return 0, syscall.ESTALE
 	}
 	v := &view{layers: of.layers, tree: of.tree, pair: p, part: part}
-	slot, _, err := f.views.add(maxViews, func(uint64) *view { return v })
+	slot, _, err := f.partViews.add(maxViews, func(uint64) *view { return v })
 	if err != nil {
 		return 0, err
 	}

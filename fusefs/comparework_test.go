@@ -262,7 +262,7 @@ func TestCompareForgets(t *testing.T) {
 	}
 	p.f.Forget(uint64(dir), 1)
 	until(t, "let go", func() bool {
-		return p.f.pairs.get(dir.slot()) == nil && p.f.views.get(nodeID(root.NodeId).view()) == nil
+		return p.f.pairs.get(dir.slot()) == nil && p.f.view(nodeID(root.NodeId)) == nil
 	})
 	if p.f.pairs.results.bytes != 0 || p.f.pairs.results.order.Len() != 0 {
 		t.Error("its result is kept")
@@ -285,7 +285,7 @@ func TestCompareOfARemovedImage(t *testing.T) {
 	if st != fuse.OK {
 		t.Fatal(st)
 	}
-	own := p.f.views.get(nodeID(root.NodeId).view()).layers[1].slot
+	own := p.f.view(nodeID(root.NodeId)).layers[1].slot
 	shut := make(chan struct{})
 	defer close(shut)
 	p.g.closed.Store(&shut)

@@ -36,14 +36,16 @@ type fsys struct {
 	emptyFor    time.Duration
 	dir         string // where it is mounted, absolute
 
-	views  table[view]
+	views  table[view]         // of images and their layers
 	layers interned[layerSlot] // by store.Layer.Key
 	images interned[image]     // by image ID
 	repos  interned[repo]      // by repo.key
 	parts  interned[string]    // by name of a store
 	pairs  pairs
-	algs   interned[string] // by algorithm of a digest
-	links  interned[link]   // by where it is and where it leads
+	// partViews are those of compared images
+	partViews table[view]
+	algs      interned[string] // by algorithm of a digest
+	links     interned[link]   // by where it is and where it leads
 
 	ending sync.RWMutex // held for reading by what later does
 

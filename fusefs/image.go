@@ -135,7 +135,7 @@ func (im *image) drop(f *fsys) {
 	var roots []nodeID
 	for _, root := range im.roots {
 		roots = append(roots, root)
-		if v := f.views.get(root.view()); v != nil {
+		if v := f.view(root); v != nil {
 			v.gone.Store(true)
 		}
 	}

@@ -148,7 +148,7 @@ func (f *fsys) imageView(im *image, img store.Image, k rootKey) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v := f.views.get(id.view()); v != nil {
+	if v := f.view(id); v != nil {
 		return v, nil
 	}
 	return nil, syscall.ESTALE

@@ -35,7 +35,7 @@ func (f *fsys) letGo(roots []nodeID) bool {
 	defer f.using.Unlock()
 	uses := map[*layerSlot]int{}
 	for _, r := range roots {
-		if v := f.views.get(r.view()); v != nil {
+		if v := f.view(r); v != nil {
 			for _, l := range v.layers {
 				uses[l]++
 			}
@@ -53,7 +53,7 @@ func (f *fsys) letGo(roots []nodeID) bool {
 		}
 	}
 	for _, r := range roots {
-		f.views.clear(r.view())
+		f.viewsOf(r).clear(r.view())
 	}
 	var dead []store.Layer
 	for l, n := range uses {

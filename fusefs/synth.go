@@ -330,7 +330,7 @@ func (f *fsys) describe(id nodeID) string {
 			return fmt.Sprintf("layer %s: %q", l.l.ChainID(), l.index.Path(nil, id.ino()))
 		}
 	case kindDir, kindPart:
-		if v := f.views.get(id.view()); v != nil && len(v.layers) > 0 {
+		if v := f.view(id); v != nil && len(v.layers) > 0 {
 			l := v.layers[min(id.node().Layer(), len(v.layers)-1)]
 			return fmt.Sprintf("layer %s: %q", l.l.ChainID(), l.index.Path(nil, id.ino()))
 		}

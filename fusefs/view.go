@@ -100,9 +100,21 @@ func (f *fsys) newView(ctx context.Context, img store.Image, from, to int, diff 
 	return dirID(slot, root), nil
 }
 
-// viewOf returns the view that a directory is in.
+// viewsOf returns the views that a directory is in one of. Their numbers are given
+// out once, and who compares images must not use up those of images.
+func (f *fsys) viewsOf(id nodeID) *table[view] {
+	if id.kind() == kindPart {
+		return &f.partViews
+	}
+	return &f.views
+}
+
+// view returns the view that a directory is in, nil if it was let go of.
+func (f *fsys) view(id nodeID) *view { return f.viewsOf(id).get(id.view()) }
+
+// viewOf returns the view that a directory is in, while its image is there.
 func (f *fsys) viewOf(id nodeID) (*view, fuse.Status) {
-	v := f.views.get(id.view())
+	v := f.view(id)
 	if v == nil || v.gone.Load() {
 		return nil, fuse.Status(syscall.ESTALE)
 	}
