@@ -32,3 +32,21 @@ func TestCompareLeavesRoomForImages(t *testing.T) {
 		t.Errorf("comparing took %d of the %d views for images", n-before, maxViews)
 	}
 }
+
+// A link whose target leads into diff/ names no image, and leaves no pair behind.
+func TestLinkIntoDiff(t *testing.T) {
+	p := newPairTest(t, first(equalSize()), second(equalSize()))
+	for _, target := range []string{"../diff/a:1..b:1", "../diff/a:1..b:1/added/d", "../../diff/b:1..a:1/changes"} {
+		if id, err := p.f.imageAt("images/" + target); err == nil {
+			t.Errorf("%s is the image %s", target, id)
+		}
+		var out fuse.EntryOut
+		h := fuse.InHeader{NodeId: uint64(imagesNode), Caller: fuse.Caller{Owner: fuse.Owner{Uid: p.f.uid}}}
+		if st := p.f.Symlink(nil, &h, target, "new:1", &out); st == fuse.OK {
+			t.Errorf("%s can be named", target)
+		}
+	}
+	if n := p.f.pairs.size(); n != 0 {
+		t.Errorf("%d pairs that nobody forgets", n)
+	}
+}

@@ -136,6 +136,9 @@ func (f *fsys) imageAt(p string) (digest.Digest, error) {
 			at = at[:len(at)-1]
 		case top.synthType() == typeImage:
 			return none("is in an image, not an image", store.ErrInvalid)
+		case top == diffNode, top.synthType() == typeStore && top.file() == storeDiff:
+			// A pair that is looked up here is none that the kernel will forget.
+			return none("is a comparison, not an image", store.ErrInvalid)
 		default:
 			n, err := f.synthChild(top, name)
 			if err == nil && n.synthType() == typeLink {
