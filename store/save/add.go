@@ -2,9 +2,11 @@ package save
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -33,11 +35,15 @@ const (
 // all that was added: index.json is replaced last, in one step. After an error
 // nothing stays of what was added. One process at a time adds to a layout.
 func AddToOCIDir(ctx context.Context, dir string, items []Item, o OCIOptions) error {
-	if err := vacant(dir); !errors.Is(err, store.ErrExists) {
-		if err != nil {
-			return err
+	err := vacant(dir)
+	if err == nil {
+		err = OCIDir(ctx, dir, items, o)
+		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+			err = store.ErrExists // somebody else has made it meanwhile
 		}
-		return OCIDir(ctx, dir, items, o)
+	}
+	if !errors.Is(err, store.ErrExists) {
+		return err
 	}
 	r, err := beneath.Open(dir)
 	if err != nil {
@@ -146,7 +152,7 @@ func (a *adding) blobs(ctx context.Context) error {
 		if m.part != nil {
 			size = m.part.size
 		}
-		if st, err := a.r.Stat(m.name); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == size {
+		if a.has(ctx, m.name, size) {
 			continue
 		}
 		missing = append(missing, m)
@@ -168,6 +174,22 @@ func (a *adding) blobs(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// has tells whether the layout has a blob, whole: one that nothing refers to may
+// be half of what a machine that lost its power was to write.
+func (a *adding) has(ctx context.Context, name string, size int64) bool {
+	f, err := a.r.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() != size {
+		return false
+	}
+	sum := sha256.New()
+	_, err = io.Copy(sum, store.Interruptible(ctx, io.LimitReader(f, size)))
+	return err == nil && blobDir+digest.NewDigest(digest.SHA256, sum).Encoded() == name
+}
+
 // blob writes one under another name, and renames it when it is whole.
 func (a *adding) blob(ctx context.Context, m member, tell func(int64)) (err error) {
 	tmp := blobDir + tempPrefix + beneath.Random(8)
@@ -177,8 +199,11 @@ func (a *adding) blob(ctx context.Context, m member, tell func(int64)) (err erro
 	}
 	err = errors.Join(m.write(ctx, f, tell), f.Chmod(0o644), f.Close())
 	if err == nil {
+		there := a.r.Exists(m.name) // damaged
 		if err = a.r.Rename(tmp, m.name); err == nil {
-			a.made = append(a.made, m.name)
+			if !there {
+				a.made = append(a.made, m.name)
+			}
 			return nil
 		}
 	}

@@ -235,3 +235,56 @@ func FuzzOldLayout(f *testing.F) {
 		}
 	})
 }
+
+// A blob that is damaged, which no image's layers tell of, is written again.
+func TestAddOverDamage(t *testing.T) {
+	s := openNew(t)
+	load(t, s, storetest.Docker(images...).Tar())
+	dir := filepath.Join(t.TempDir(), "layout")
+	items := selected(t, s, "app:1")
+	if err := AddToOCIDir(ctx, dir, items, OCIOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := filepath.Glob(filepath.Join(dir, "blobs/sha256/*"))
+	if err != nil || len(blobs) < 3 {
+		t.Fatal(blobs, err)
+	}
+	for _, b := range blobs {
+		raw, _ := os.ReadFile(b)
+		raw[0] ^= 1
+		if err := os.WriteFile(b, raw, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := AddToOCIDir(ctx, dir, items, OCIOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	tagsIn(t, dir)
+}
+
+// Who finds that somebody else made the layout meanwhile adds to it.
+func TestAddToNewAtOnce(t *testing.T) {
+	s := openNew(t)
+	load(t, s, storetest.Docker(images...).Tar())
+	dir := filepath.Join(t.TempDir(), "layout")
+	items := selected(t, s, "app:1")
+	first := true
+	o := OCIOptions{Progress: func(Progress) {
+		if !first {
+			return
+		}
+		first = false
+		if err := AddToOCIDir(ctx, dir, selected(t, s, "app:2"), OCIOptions{}); err != nil {
+			t.Error(err)
+		}
+	}}
+	if err := AddToOCIDir(ctx, dir, items, o); err != nil {
+		t.Fatal(err)
+	}
+	if names := tagsIn(t, dir); first || len(names.Tags) != 2 {
+		t.Errorf("names %v", names.Tags)
+	}
+	if all, _ := os.ReadDir(filepath.Dir(dir)); len(all) != 1 {
+		t.Errorf("left behind: %v", all)
+	}
+}
