@@ -63,6 +63,7 @@ const (
 type pairs struct {
 	interned[pair] // by name
 	results        results
+	lists          openLists
 	working        chan struct{} // bounds how many are worked out at once
 }
 

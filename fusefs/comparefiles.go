@@ -166,7 +166,7 @@ func (f *fsys) openPair(id nodeID) (*handle, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &handle{text: l.text, shared: l}, nil
+		return &handle{text: l.text, shared: l, pair: true}, nil
 	}
 	return nil, syscall.EISDIR
 }

@@ -1,9 +1,14 @@
 package fusefs
 
 import (
+	"fmt"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"imagefs/store/storetest"
 )
 
 // However many images are compared, an image that comes after can be looked into.
@@ -48,5 +53,54 @@ func TestLinkIntoDiff(t *testing.T) {
 	}
 	if n := p.f.pairs.size(); n != 0 {
 		t.Errorf("%d pairs that nobody forgets", n)
+	}
+}
+
+// Lists of changes that are open are in memory, of which there is so much.
+func TestOpenChangesAreBounded(t *testing.T) {
+	for _, files := range []int{10, 2000} { // a list that is kept, and one that is made again
+		var names []string
+		for n := range files {
+			names = append(names, fmt.Sprintf("%s%d=", strings.Repeat("x", 50), n))
+		}
+		p := newPairTest(t, [][]byte{storetest.Files("a=")}, [][]byte{storetest.Files(names...)})
+		open := func(dir nodeID) (uint64, fuse.Status) {
+			t.Helper()
+			out, st := p.lookup(dir, "changes")
+			if st != fuse.OK {
+				t.Fatal(st)
+			}
+			var o fuse.OpenOut
+			st = p.f.Open(nil, &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: out.NodeId}}, &o)
+			return o.Fh, st
+		}
+		one, other := p.pair("a:1", "b:1"), p.pair("b:1", "a:1")
+		out, st := p.lookup(one, "changes")
+		if st != fuse.OK {
+			t.Fatal(st)
+		}
+		p.f.pairs.lists.limit = int(out.Size) + 100
+		var handles []uint64
+		for range 3 { // the same list is there once
+			fh, st := open(one)
+			if st != fuse.OK {
+				t.Fatalf("%d files: %v", files, st)
+			}
+			handles = append(handles, fh)
+		}
+		if _, st := open(other); st != fuse.Status(syscall.ENOMEM) {
+			t.Errorf("%d files: one more list: %v", files, st)
+		}
+		for _, fh := range handles {
+			p.f.Release(nil, &fuse.ReleaseIn{Fh: fh})
+		}
+		fh, st := open(other)
+		if st != fuse.OK {
+			t.Errorf("%d files: when the others are closed: %v", files, st)
+		}
+		p.f.Release(nil, &fuse.ReleaseIn{Fh: fh})
+		if n := p.f.pairs.lists.bytes; n != 0 {
+			t.Errorf("%d files: %d bytes are counted of no list", files, n)
+		}
 	}
 }

@@ -22,7 +22,7 @@ type compared struct {
 	summary []byte
 	size    uint64 // of changes in bytes
 
-	small []byte // changes, if it is not large
+	small *changeList // changes, if it is not large
 
 	mu   sync.Mutex // guards text
 	text weak.Pointer[changeList]
@@ -38,7 +38,7 @@ const (
 )
 
 func (c *compared) bytes() int {
-	n := c.answers.Bytes() + cap(c.small) + cap(c.summary)
+	n := c.answers.Bytes() + cap(c.small.text) + cap(c.summary)
 	for _, s := range c.of {
 		n += s.Bytes()
 	}
@@ -172,7 +172,7 @@ func (f *fsys) comparePair(ctx context.Context, p *pair) (*compared, error) {
 			return nil, err
 		}
 	}
-	c := &compared{}
+	c := &compared{small: &changeList{}}
 	var sum rootfs.Summary
 	var failed error
 	var line []byte
@@ -180,9 +180,9 @@ func (f *fsys) comparePair(ctx context.Context, p *pair) (*compared, error) {
 		sum.Add(d)
 		line = d.AppendLine(line[:0])
 		if c.size += uint64(len(line)); c.size <= smallChanges {
-			c.small = append(c.small, line...)
+			c.small.text = append(c.small.text, line...)
 		} else {
-			c.small = nil
+			c.small.text = nil
 		}
 		failed = of[partOf(d.Op)].Add(d.Path, d.Op != 'C')
 		return failed == nil
@@ -200,14 +200,15 @@ func (f *fsys) comparePair(ctx context.Context, p *pair) (*compared, error) {
 	return c, nil
 }
 
-// pairChanges is the content of a pair's list of changes, once for all who have it open.
+// pairChanges is the content of a pair's list of changes, once for all who have
+// it open; lists.close lets go of it.
 func (f *fsys) pairChanges(p *pair) (*changeList, error) {
 	c, err := f.compare(f.life, p)
 	if err != nil {
 		return nil, err
 	}
 	if c.size <= smallChanges {
-		return &changeList{c.small}, nil
+		return c.small, f.pairs.lists.open(c.small, len(c.small.text))
 	}
 	if err := c.tooLarge(); err != nil {
 		return nil, err
@@ -215,8 +216,22 @@ func (f *fsys) pairChanges(p *pair) (*changeList, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if l := c.text.Value(); l != nil {
-		return l, nil
+		return l, f.pairs.lists.open(l, len(l.text))
 	}
+	l := &changeList{}
+	if err := f.pairs.lists.open(l, int(c.size)); err != nil {
+		return nil, err
+	}
+	if l.text, err = f.listChanges(p, c); err != nil {
+		f.pairs.lists.close(l)
+		return nil, err
+	}
+	c.text = weak.Make(l)
+	return l, nil
+}
+
+// listChanges makes a list of changes that is large.
+func (f *fsys) listChanges(p *pair, c *compared) ([]byte, error) {
 	v, err := f.sides(p)
 	if err != nil {
 		return nil, err
@@ -226,12 +241,7 @@ func (f *fsys) pairChanges(p *pair) (*changeList, error) {
 		b = d.AppendLine(b)
 		return true
 	})
-	if err != nil {
-		return nil, err
-	}
-	l := &changeList{b}
-	c.text = weak.Make(l)
-	return l, nil
+	return b, err
 }
 
 // results keeps what was worked out last, up to maxResults bytes; the latest

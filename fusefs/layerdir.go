@@ -156,7 +156,12 @@ func (f *fsys) imageView(im *image, img store.Image, k rootKey) (*view, error) {
 
 // changeList is the content of a layer's changes, which can be large: there is
 // one of a layer at a time, for all who have the file open.
-type changeList struct{ text []byte }
+type changeList struct {
+	text []byte
+	// of a pair's; guarded by openLists.mu
+	uses int // files that are open
+	size int // bytes that are counted
+}
 
 // changes is the content of a layer's file of that name.
 func (f *fsys) changes(im *image, img store.Image, n int) (*changeList, error) {
@@ -176,7 +181,7 @@ func (f *fsys) changes(im *image, img store.Image, n int) (*changeList, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &changeList{b.Bytes()}
+	c := &changeList{text: b.Bytes()}
 	if im.changes == nil {
 		im.changes = map[int]weak.Pointer[changeList]{}
 	}

@@ -139,6 +139,7 @@ type handle struct {
 	im     *image     // of file
 	text   []byte
 	shared *changeList // that text is of
+	pair   bool        // shared is of a pair
 	ctl    ctlHandle
 	events *eventsHandle
 }
@@ -213,6 +214,9 @@ func (f *fsys) closeHandle(h *handle) {
 	}
 	if h.ctl != nil {
 		h.ctl.release()
+	}
+	if h.pair {
+		f.pairs.lists.close(h.shared)
 	}
 	if h.events != nil {
 		f.closeEvents(h.events)
