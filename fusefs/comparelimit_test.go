@@ -104,3 +104,15 @@ func TestOpenChangesAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// In a layer's list of changes, too, each path has a line of its own.
+func TestChangePath(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range []string{"/a\nb", `/a\nb`, `/"a\nb"`, "/a\\\nb", "/a b"} {
+		if got := changePath(p); seen[got] || strings.Contains(got, "\n") {
+			t.Errorf("%q is %q", p, got)
+		} else {
+			seen[got] = true
+		}
+	}
+}

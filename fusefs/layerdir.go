@@ -189,12 +189,13 @@ func (f *fsys) changes(im *image, img store.Image, n int) (*changeList, error) {
 	return c, nil
 }
 
-// changePath is a path in a line: a newline in it must not look like the end.
+// changePath is an absolute path in a line: a newline in it must not look like the
+// end, nor like anything else. Quoted, it starts as no other does.
 func changePath(p string) string {
 	if strings.IndexByte(p, '\n') < 0 {
 		return p
 	}
-	return strings.ReplaceAll(p, "\n", `\n`)
+	return strconv.Quote(p)
 }
 
 func (f *fsys) layerChild(dir nodeID, im *image, img store.Image, name string) (nodeID, error) {

@@ -110,7 +110,7 @@ func expect(a, b tree) expected {
 			}
 			what = " (" + what + ")"
 		}
-		fmt.Fprintf(&changes, "%s %s%s\n", op, report.Printable(p), what)
+		fmt.Fprintf(&changes, "%s %s%s\n", op, report.Path(p), what)
 		count[part]++
 		bytes[part] += size(of)
 		growth += size(m) - size(n)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -236,6 +237,26 @@ func TestPrintable(t *testing.T) {
 	} {
 		if got := Printable(in); got != out {
 			t.Errorf("Printable(%q) = %q, want %q", in, got, out)
+		}
+	}
+}
+
+// From a line it can be told which path it is of.
+func TestPath(t *testing.T) {
+	seen := map[string]string{}
+	for _, p := range []string{"/", "/a b", "/a\tb", `/a\tb`, "/a\nb", `/a\nb`, `/"a\nb"`, "/a\x01", `/a\x01`, "/\xff", `/\xff`, "/\u00ff", "/\ufffd",
+		"/\u2066", `/\u2066`, "/usr/lib/system-systemd\\x2dcryptsetup.slice"} {
+		got := Path(p)
+		if other, ok := seen[got]; ok {
+			t.Errorf("%q and %q are both %s", other, p, got)
+		}
+		seen[got] = p
+		back := got
+		if got[0] == '"' {
+			back, _ = strconv.Unquote(got)
+		}
+		if back != p || Printable(got) != got {
+			t.Errorf("%q is %s, which is %q", p, got, back)
 		}
 	}
 }

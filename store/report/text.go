@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -63,6 +64,15 @@ func Printable(s string) string {
 		i += n
 	}
 	return b.String()
+}
+
+// Path returns an absolute path in one line, from which it can be told: as it is
+// if it is Printable, else quoted in Go's syntax, which no such path starts like.
+func Path(p string) string {
+	if Printable(p) == p {
+		return p
+	}
+	return strconv.Quote(p)
 }
 
 func hazard(r rune) bool {

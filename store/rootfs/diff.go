@@ -23,9 +23,10 @@ type Difference struct {
 }
 
 // AppendLine appends a line of `imagefs diff`: the letter, the path, of a change
-// in brackets what differs. What a terminal could take amiss in a path is escaped.
+// in brackets what differs. A path with anything in it that a terminal could take
+// amiss is quoted. No two paths have the same line.
 func (d Difference) AppendLine(b []byte) []byte {
-	b = append(append(b, d.Op, ' '), report.Printable(d.Path)...)
+	b = append(append(b, d.Op, ' '), report.Path(d.Path)...)
 	if d.Op == 'C' {
 		b = append(append(append(b, " ("...), d.What.String()...), ')')
 	}

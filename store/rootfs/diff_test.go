@@ -34,3 +34,23 @@ func TestDiff(t *testing.T) {
 		t.Errorf("after an interruption: %v", err)
 	}
 }
+
+// Each of many odd paths has a line of its own.
+func TestDiffLines(t *testing.T) {
+	none, _ := open(t, storetest.Files("d/"))
+	odd, _ := open(t, storetest.Files("d/", "a b=", "a\tb=", `a\nb=`, "a\nb=", `a\x01=`, "a\x01="))
+	seen := map[string]bool{}
+	n := 0
+	if err := Diff(ctx, none, odd, func(d Difference) bool {
+		if line := string(d.AppendLine(nil)); d.Op == 'A' {
+			n++
+			if strings.Count(line, "\n") != 1 || seen[line] {
+				t.Errorf("%q is one more", line)
+			}
+			seen[line] = true
+		}
+		return true
+	}); err != nil || n != 6 {
+		t.Errorf("%d paths, %v", n, err)
+	}
+}
