@@ -1,6 +1,7 @@
 package events
 
 import (
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -67,7 +68,9 @@ func (l *Log) Add(events ...Event) {
 		l.kept -= len(l.lines[n].text)
 		n++
 	}
-	l.lines = l.lines[n:]
+	if n > 0 {
+		l.lines = slices.Clone(l.lines[n:]) // lets go of the others
+	}
 	l.dropped += int64(n)
 	l.wake()
 }
