@@ -65,10 +65,16 @@ type pairs struct {
 	results        results
 	lists          openLists
 	working        chan struct{} // bounds how many are worked out at once
+	waiting        atomic.Int64  // requests that wait for one
 }
 
-// maxCompared is how many pairs are worked out at once.
-const maxCompared = 4
+const (
+	// maxCompared is how many pairs are worked out at once.
+	maxCompared = 4
+	// maxWaiting is how many requests wait for that. Over io_uring each takes one of
+	// the kernel's entries, and the last of them would hold up who wants no comparison.
+	maxWaiting = 256
+)
 
 func (t *pairs) init() { t.working = make(chan struct{}, maxCompared) }
 

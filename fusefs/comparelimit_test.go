@@ -116,3 +116,35 @@ func TestChangePath(t *testing.T) {
 		}
 	}
 }
+
+// Who waits for a comparison takes a request, of which over io_uring there are so many.
+func TestManyWaitForComparisons(t *testing.T) {
+	p := newPairTest(t, first(equalSize()), second(equalSize()))
+	dirs := []nodeID{p.pair("a:1", "b:1"), p.pair("b:1", "a:1")}
+	shut := make(chan struct{})
+	p.g.closed.Store(&shut)
+	const more = 100
+	cancel, answers := make(chan struct{}), make(chan fuse.Status, maxWaiting+more)
+	for n := range maxWaiting + more {
+		go func() {
+			var out fuse.EntryOut
+			answers <- p.f.Lookup(cancel, &fuse.InHeader{NodeId: uint64(dirs[n%2])}, "changes", &out)
+		}()
+	}
+	for range more {
+		if st := <-answers; st != fuse.Status(syscall.ENFILE) {
+			t.Fatalf("one too many gets %v", st)
+		}
+	}
+	close(cancel)
+	for range maxWaiting {
+		if st := <-answers; st != fuse.Status(syscall.EINTR) {
+			t.Errorf("who waited gets %v", st)
+		}
+	}
+	close(shut)
+	p.g.closed.Store(nil)
+	if _, st := p.lookup(dirs[0], "changes"); st != fuse.OK {
+		t.Errorf("there is room again: %v", st)
+	}
+}

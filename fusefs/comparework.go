@@ -63,10 +63,15 @@ type flight struct {
 
 // compare returns how the two of a pair differ, worked out once for all who ask
 // at one time, and kept for a while. It ends early when nobody waits for it.
+// ENFILE if too many wait.
 func (f *fsys) compare(ctx context.Context, p *pair) (*compared, error) {
 	if c := p.result.Load(); c != nil {
 		f.pairs.results.used(p)
 		return c, nil
+	}
+	defer f.pairs.waiting.Add(-1)
+	if f.pairs.waiting.Add(1) > maxWaiting {
+		return nil, syscall.ENFILE
 	}
 	p.mu.Lock()
 	if p.gone.Load() {
