@@ -131,6 +131,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 		"rmi of a name":             {full.Store, []string{"rmi", "app:1"}, 3},
 		"rmi of a name and image":   {full.Store, []string{"rmi", "app:2"}, 10},
 		"rmi by ID, with all names": {full.Store, []string{"rmi", "-f", strings.Fields(full.Run(t, "images", "-q", "--no-trunc", "app:1"))[0]}, 10},
+		"prune of several":          {full.Store, []string{"prune", "-af"}, 15},
 		"tag":                       {full.Store, []string{"tag", "app:1", "new/name:x"}, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
