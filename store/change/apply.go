@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	"golang.org/x/sys/unix"
 
 	"imagefs/store"
@@ -55,7 +54,12 @@ func (s *state) env(in instruction) error {
 }
 
 func (s *state) setenv(p pair) {
+	_, there := s.vars.values[p.name]
+	s.vars.values[p.name] = p.value
 	for i, e := range s.c.Env {
+		if !there {
+			break
+		}
 		if name, _, _ := strings.Cut(e, "="); name == p.name {
 			s.c.Env[i] = p.name + "=" + p.value
 			return
@@ -163,7 +167,10 @@ func (s *state) onbuild(in instruction) error {
 func (s *state) expose(in instruction) error {
 	var ports []string
 	for _, w := range strings.FieldsFunc(in.rest, func(r rune) bool { return strings.ContainsRune(blanks, r) }) {
-		list, err := s.lex.ProcessWords(w, shell.EnvsFromSlice(s.c.Env))
+		list, err := s.lex.ProcessWords(w, s.vars)
+		if err == nil && s.vars.left < 0 {
+			err = fmt.Errorf("variables of more than %d bytes altogether", store.MaxConfigSize)
+		}
 		if err != nil {
 			return err
 		}

@@ -33,6 +33,7 @@ const maxText = 1 << 20
 type state struct {
 	c      *store.ContainerConfig
 	lex    *shell.Lex
+	vars   *environ
 	cmdSet bool // a CMD was there: an ENTRYPOINT does not clear it
 }
 
@@ -66,7 +67,7 @@ var handlers = map[string]struct {
 // wrapped, with the instruction, for what is none or cannot be applied; c is
 // then of no use.
 func Apply(c *store.ContainerConfig, instructions []string) error {
-	s := &state{c: c, lex: shell.NewLex('\\')}
+	s := &state{c: c, lex: shell.NewLex('\\'), vars: newEnviron(c.Env)}
 	n := 0
 	for _, text := range instructions {
 		if n += len(text); n > maxText {
@@ -129,7 +130,10 @@ func (s *state) apply(line string) error {
 
 // expand replaces variables and takes quotes away.
 func (s *state) expand(word string) (string, error) {
-	out, _, err := s.lex.ProcessWord(word, shell.EnvsFromSlice(s.c.Env))
+	out, _, err := s.lex.ProcessWord(word, s.vars)
+	if s.vars.left < 0 {
+		return "", fmt.Errorf("variables of more than %d bytes altogether", store.MaxConfigSize)
+	}
 	if len(out) > maxText {
 		return "", fmt.Errorf("a value of more than %d bytes", maxText)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -80,6 +81,18 @@ func TestBounds(t *testing.T) {
 	var c store.ContainerConfig
 	if err := change.Apply(&c, append([]string{"ENV A=1234567890"}, double...)); !errors.Is(err, store.ErrInvalid) {
 		t.Errorf("a variable that doubles itself: %.100v", err)
+	}
+	many := append([]string{"ENV A=1234567890"}, double[:16]...)
+	for n := range 400 {
+		many = append(many, fmt.Sprintf("ENV B%d=$A", n))
+	}
+	c = store.ContainerConfig{}
+	if err := change.Apply(&c, many); !errors.Is(err, store.ErrInvalid) {
+		t.Errorf("many large variables: %.100v", err)
+	}
+	c = store.ContainerConfig{}
+	if err := change.Apply(&c, append(many[:17:17], "ENV C="+strings.Repeat("$A", 400))); !errors.Is(err, store.ErrInvalid) {
+		t.Errorf("a large variable many times: %.100v", err)
 	}
 	if err := change.Apply(&c, []string{"ENV A=" + strings.Repeat("x", 2<<20)}); !errors.Is(err, store.ErrTooLarge) {
 		t.Errorf("two megabytes: %.100v", err)
