@@ -93,7 +93,7 @@ func runCopy(ctx context.Context, a *app, o copyOptions, images []string) error 
 	defer st.Close()
 	items, err := copied(ctx, st, images, name, o.allNames)
 	if err != nil {
-		return during("copy", err)
+		return during("copy", adviseImages(ctx, st, images, err))
 	}
 	bar := newProgress(a, o.quiet)
 	defer bar.done()

@@ -76,11 +76,11 @@ var tails = []struct {
 	class error
 	text  []string
 }{
-	{store.ErrNotFound, []string{"no such", "no store"}},
+	{store.ErrNotFound, []string{"no such", "no store", "no layer", "no image for"}},
 	{store.ErrBusy, []string{"conflict", "another process"}},
 	{store.ErrReadOnly, []string{"is running on", "read-only"}},
 	{store.ErrTooLarge, []string{"more than", "over"}},
-	{store.ErrCorrupt, []string{"archive", "hashes to"}},
+	{store.ErrCorrupt, []string{"archive", "hashes to", "neither a tar"}},
 }
 
 // sentence is an error in one line, as the user reads it.

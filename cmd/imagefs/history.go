@@ -57,7 +57,7 @@ func runHistory(ctx context.Context, a *app, image string, o report.HistoryOptio
 func find(ctx context.Context, st store.Store, image string) (store.Image, report.Refs, error) {
 	id, _, err := store.Resolve(ctx, st, image)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, adviseImages(ctx, st, []string{image}, err)
 	}
 	names, err := st.Names(ctx)
 	if err != nil {

@@ -62,7 +62,7 @@ func runRmi(ctx context.Context, a *app, o rmiOptions, images []string) error {
 		case !o.force || !errors.Is(err, store.ErrNotFound):
 			result = failed
 		}
-		a.complain("rmi", err)
+		a.complain("rmi", adviseRemoval(ctx, st, image, err))
 	}
 	return result
 }

@@ -81,7 +81,7 @@ func runSave(ctx context.Context, a *app, o saveOptions, images []string) error 
 	defer st.Close()
 	items, err := save.Select(ctx, st, images)
 	if err != nil {
-		return during("save", err)
+		return during("save", adviseImages(ctx, st, images, err))
 	}
 	bar := newProgress(a, o.quiet)
 	defer bar.done()
@@ -173,6 +173,9 @@ func (a *app) writeFile(ctx context.Context, path string, write func(io.Writer) 
 		mode = st.Mode().Perm()
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+	if errors.Is(err, fs.ErrNotExist) {
+		return &fs.PathError{Op: "write", Path: path, Err: unix.ENOENT} // not the temporary name, of which nobody knows
+	}
 	if err != nil {
 		return err
 	}

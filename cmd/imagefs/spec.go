@@ -219,6 +219,11 @@ func openSpec(s spec, o openOptions) (store.Store, string, error) {
 			return st, kinds[i].name, err
 		}
 	}
+	if st, err := os.Stat(s.path); err == nil && st.Mode().IsRegular() {
+		k := kindNamed("archive")
+		st, err := k.open(s.path, o)
+		return st, k.name, err
+	}
 	// Some look further than just at the path. Of the errors of kinds that find
 	// nothing, the first counts that says more than that.
 	var first error

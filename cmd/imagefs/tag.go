@@ -41,7 +41,7 @@ func runTag(ctx context.Context, a *app, source, target string) error {
 	}
 	id, _, err := store.Resolve(ctx, st, source)
 	if err != nil {
-		return during("tag", err)
+		return during("tag", adviseImages(ctx, st, []string{source}, err))
 	}
 	if err := t.Tag(ctx, ref, id); err != nil {
 		return during("tag", err)

@@ -50,6 +50,9 @@ func parseTarget(text string) (target, error) {
 	if s.kind == "archive" {
 		return target{}, usagef("copy: --to %s: say which archive: docker-archive:, oci-archive: or, for a directory, oci:", text)
 	}
+	if s.kind == "podman" || s.kind == "containerd" {
+		return target{}, usagef("copy: --to %s: such a store is only read; %s", text, sendAdvice)
+	}
 	if s.kind != "" {
 		return target{spec: s}, nil
 	}
@@ -85,10 +88,16 @@ func (t target) compression(text string) (save.Compression, error) {
 	return c, nil
 }
 
+// sendAdvice is what to do about stores that are only read.
+const sendAdvice = "send the image to its own program: imagefs save IMAGE | podman load, or | ctr images import -"
+
 // ingester opens the store that is the target, which is made if there is none.
 // The caller closes it.
 func (a *app) ingester(t target) (store.Store, store.Ingester, error) {
 	st, kind, err := openSpec(t.spec, a.complete(openOptions{create: true}))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil, advised{fmt.Errorf("target: %w", err), "name an empty directory or a new one; or oci:DIR for a layout"}
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("target: %w", err)
 	}
@@ -97,7 +106,7 @@ func (a *app) ingester(t target) (store.Store, store.Ingester, error) {
 		st.Close()
 		advice := "name a store of imagefs or Docker, docker-archive:FILE, oci-archive:FILE or oci:DIR"
 		if kind == "podman" || kind == "containerd" {
-			advice = "send them to its own program: imagefs save IMAGE | podman load, or | ctr images import -"
+			advice = sendAdvice
 		}
 		return nil, nil, advised{store.Cannot(st, "write images"), advice}
 	}
