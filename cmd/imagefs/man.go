@@ -123,7 +123,7 @@ func manualPage(c *cobra.Command, date string) string {
 // manual is a page in the making.
 type manual struct{ strings.Builder }
 
-func (m *manual) line(format string, args ...any) { fmt.Fprintf(m, format+"\n", args...) }
+func (m *manual) line(format string, args ...any) { fmt.Fprintf(&m.Builder, format+"\n", args...) }
 
 // roff is text in which nothing is a command or an escape.
 func roff(s string) string {
