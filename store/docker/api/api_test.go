@@ -306,13 +306,14 @@ func TestLoadInterrupted(t *testing.T) {
 func TestChangeInterrupted(t *testing.T) {
 	l := leaveTime
 	t.Cleanup(func() { leaveTime = l })
-	came, answer := make(chan struct{}), make(chan struct{})
+	came, answer, left := make(chan struct{}), make(chan struct{}), make(chan struct{}, 9)
 	d := daemon(t, func(w http.ResponseWriter, r *http.Request) {
 		came <- struct{}{}
 		select {
 		case <-answer:
 			fmt.Fprint(w, `[]`)
 		case <-r.Context().Done():
+			left <- struct{}{}
 		}
 	})
 	for _, call := range []string{"tag", "remove"} {
@@ -338,5 +339,6 @@ func TestChangeInterrupted(t *testing.T) {
 			t.Errorf("%s: %v", call, err)
 		}
 		leaveTime = l
+		<-left // or it would take the next one's answer
 	}
 }
