@@ -13,30 +13,33 @@ import (
 // it open. Who waits for events would keep it for ever, so they are let go.
 
 // watchMount calls detached each time that the mount table has changed and no
-// longer has the mount at dir, until ctx ends.
+// longer has the mount at dir, and from then on each second, until ctx ends.
 func watchMount(ctx context.Context, dir string, detached func()) error {
 	var root unix.Stat_t
 	if err := unix.Lstat(dir, &root); err != nil {
 		return err
 	}
-	table, err := os.Open("/proc/self/mountinfo")
+	// Not by package os: the runtime would poll it too, and who polls first takes the news.
+	table, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer table.Close()
+	defer unix.Close(table)
 	end, stop, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer end.Close()
 	defer context.AfterFunc(ctx, func() { stop.Close() })()
-	fds := []unix.PollFd{{Fd: int32(table.Fd()), Events: unix.POLLPRI}, {Fd: int32(end.Fd())}}
+	fds := []unix.PollFd{{Fd: int32(table), Events: unix.POLLPRI}, {Fd: int32(end.Fd())}}
+	wait := -1
 	for ctx.Err() == nil {
 		if !mounted(root.Dev) {
 			detached()
+			wait = 1000 // milliseconds: who had a file open may only now begin to wait
 		}
 		// POLLERR and POLLPRI tell that the table has changed, see proc_pid_mountinfo(5).
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+		if _, err := unix.Poll(fds, wait); err != nil && !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
