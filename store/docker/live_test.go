@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 
 	"imagefs/store"
 	"imagefs/store/docker/api"
+	"imagefs/store/storetest"
 )
 
 // fake is a daemon that lives on a store: it holds a lock and answers at a
@@ -58,21 +58,7 @@ func living(t *testing.T) (*Store, *fake) {
 }
 
 func (d *fake) serve(t *testing.T) {
-	dir, err := os.MkdirTemp("", "live") // paths of sockets are short
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &http.Server{Handler: d}
-	go func() { _ = srv.Serve(l) }()
-	t.Cleanup(func() {
-		srv.Close()
-		os.RemoveAll(dir)
-	})
-	d.host = "unix://" + l.Addr().String()
+	d.host = storetest.ServeSocket(t, d)
 }
 
 func (d *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -7,35 +7,20 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"imagefs/store"
+	"imagefs/store/storetest"
 )
 
 // daemon serves a handler on a socket and returns a Client of it.
 func daemon(t *testing.T, h http.HandlerFunc) *Client {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "api") // paths of sockets are short
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &http.Server{Handler: h}
-	go func() { _ = srv.Serve(l) }()
-	t.Cleanup(func() {
-		srv.Close()
-		os.RemoveAll(dir)
-	})
-	c, err := New("unix://" + l.Addr().String())
+	c, err := New(storetest.ServeSocket(t, h))
 	if err != nil {
 		t.Fatal(err)
 	}
