@@ -23,8 +23,8 @@ func ServeSocket(t testing.TB, h http.Handler) string {
 	srv := &http.Server{Handler: h}
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() {
-		srv.Close()
-		os.RemoveAll(dir)
+		_ = srv.Close()
+		_ = os.RemoveAll(dir)
 	})
 	return "unix://" + l.Addr().String()
 }
