@@ -100,7 +100,7 @@ func (a *ahead) push(f *fsys) {
 
 // pushFiles pushes n small files from an inode on and returns the inode after them.
 func (f *fsys) pushFiles(l *layerSlot, i overlay.Ino, n int, buf []byte) overlay.Ino {
-	srv := f.connection()
+	srv := f.conn.Load()
 	for total := 0; n > 0 && total < aheadBytes && int(i) < l.index.Inodes() && f.life.Err() == nil; i++ {
 		a := l.index.Stat(i)
 		if a.Mode&unix.S_IFMT != unix.S_IFREG || a.Size == 0 || a.Size > aheadSize {

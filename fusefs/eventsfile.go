@@ -10,8 +10,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"imagefs/fusefs/conn"
 	"imagefs/fusefs/events"
-	"imagefs/fusefs/uring"
 )
 
 // ctl/events tells of every change, whoever made it: it is made from the looks
@@ -45,7 +45,7 @@ func (f *fsys) eventsStat() (size uint64, mtime time.Time) {
 type eventsHandle struct {
 	*events.Reader
 	// patient is set for one that waits also where O_NONBLOCK was set after its
-	// open, by a runtime that wants to poll it: over /dev/fuse nobody can.
+	// open, by a runtime that wants to poll it: without Options.Poll nobody can.
 	patient bool
 	waiting *atomic.Int64 // fsys.waiting
 }
@@ -60,7 +60,7 @@ func (f *fsys) openEvents(flags uint32) (*eventsHandle, error) {
 		f.followers.Add(-1)
 		return nil, syscall.ENFILE
 	}
-	return &eventsHandle{f.history.Reader(), !f.polls() && flags&unix.O_NONBLOCK == 0, &f.waiting}, nil
+	return &eventsHandle{f.history.Reader(), !f.o.Poll && flags&unix.O_NONBLOCK == 0, &f.waiting}, nil
 }
 
 func (f *fsys) closeEvents(h *eventsHandle) {
@@ -68,23 +68,20 @@ func (f *fsys) closeEvents(h *eventsHandle) {
 	f.followers.Add(-1)
 }
 
-// polls tells whether poll(2) waits for events.
-func (f *fsys) polls() bool { return f.o.Poll && f.over() == IOUring }
-
 // read serves READ.
-func (h *eventsHandle) read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (h *eventsHandle) read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 	block := h.patient || in.Flags&unix.O_NONBLOCK == 0
 	if block {
 		defer h.waiting.Add(-1)
 		if h.waiting.Add(1) > maxFollowers {
-			return nil, fuse.Status(syscall.ENFILE)
+			return 0, fuse.Status(syscall.ENFILE)
 		}
 	}
 	n, err := h.Read(cancel, buf[:min(len(buf), int(in.Size))], int64(in.Offset), block)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fuse.Status(errno(err))
+		return 0, fuse.Status(errno(err))
 	}
-	return fuse.ReadResultData(buf[:n]), fuse.OK
+	return n, fuse.OK
 }
 
 // seeksEnd tells a reader that asks where its file ends. The kernel names an
@@ -103,13 +100,13 @@ const (
 
 // poll tells whether a read of a file would return at once: of every file but
 // ctl/events it does.
-func (f *fsys) poll(in *uring.PollIn) (ready uint32) {
+func (f *fsys) poll(in *conn.PollIn) (ready uint32) {
 	h := f.handles.get(in.Fh)
 	if h == nil || h.events == nil {
 		return in.Events & (pollReadable | pollWritable)
 	}
 	var wake func()
-	if c, ok := f.connection().(interface{ PollNotify(kh uint64) fuse.Status }); ok && in.Flags&fuse.FUSE_POLL_SCHEDULE_NOTIFY != 0 {
+	if c := f.conn.Load(); c != nil && in.Flags&fuse.FUSE_POLL_SCHEDULE_NOTIFY != 0 {
 		kh := in.Kh
 		wake = func() { c.PollNotify(kh) }
 	}

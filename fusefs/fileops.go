@@ -329,7 +329,7 @@ func (f *fsys) moveLinks(m move) {
 		}
 		target := idTarget(l.to.levels(), l.id)
 		f.links.move(slots[i], linkKey(l.to.link(l.toRef), target), &link{target, f.snap.Load().at})
-		if srv := f.connection(); srv != nil {
+		if srv := f.conn.Load(); srv != nil {
 			srv.InodeNotify(uint64(synthID(typeLink, slots[i], 0)), 0, 0) // takes no lock of a directory
 		}
 	}

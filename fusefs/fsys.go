@@ -12,6 +12,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"imagefs/fusefs/conn"
 	"imagefs/fusefs/ctl"
 	"imagefs/fusefs/events"
 	"imagefs/overlay"
@@ -25,9 +26,10 @@ type fsys struct {
 	ctl     *ctl.Ctl
 	o       Options
 	log     *slog.Logger
-	life    context.Context // ends with the mount
-	work    sync.WaitGroup  // of what goes on beside requests, until then
-	conn    atomic.Pointer[connected]
+	life    context.Context           // ends with the mount
+	work    sync.WaitGroup            // of what goes on beside requests, until then
+	conn    atomic.Pointer[conn.Conn] // with the kernel; nil before it is mounted
+	over    Transport                 // of conn
 	uid     uint32
 	gid     uint32
 	started time.Time
@@ -113,8 +115,7 @@ func (f *fsys) close() {
 	f.opens.closeAll()
 }
 
-func (f *fsys) String() string        { return "imagefs" }
-func (f *fsys) Init(srv *fuse.Server) { f.connect(srv) }
+func (f *fsys) String() string { return "imagefs" }
 
 // ctx is the context of a request that an interrupt of its caller ends.
 func (f *fsys) ctx(cancel <-chan struct{}) context.Context { return &requestContext{f.life, cancel} }

@@ -38,7 +38,7 @@ type Options struct {
 	Kind       string         // of a store that is no store.Parter, for ctl/status
 	Log        *slog.Logger   // nil: silent
 	// Poll answers poll(2) for ctl/events. Only for a process that opens no file
-	// of the tree itself, least of all with package os: see uring.Options.
+	// of the tree itself, least of all with package os: see conn.Options.
 	Poll      bool
 	Debug     bool      // log every request
 	Transport Transport // "": Auto

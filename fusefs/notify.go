@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"imagefs/fusefs/conn"
 )
 
 // The kernel forgets a name with the directory's lock held, and a listing with
@@ -50,7 +52,7 @@ func (f *fsys) forgetEntry(dir nodeID, name string) {
 func (f *fsys) forgetList(dir nodeID) { f.notice(dir, "") }
 
 func (f *fsys) notice(dir nodeID, name string) {
-	srv := f.connection()
+	srv := f.conn.Load()
 	if dir == 0 || srv == nil {
 		return
 	}
@@ -99,7 +101,7 @@ func (f *fsys) hold(at ...held) (release func(done bool)) {
 			if done {
 				delete(d.names, h.name)
 			}
-			if srv := f.connection(); d.waits && n.held[h.dir] == 0 && srv != nil {
+			if srv := f.conn.Load(); d.waits && n.held[h.dir] == 0 && srv != nil {
 				d.waits = false
 				go f.tell(srv, h.dir, d)
 			}
@@ -108,7 +110,7 @@ func (f *fsys) hold(at ...held) (release func(done bool)) {
 }
 
 // tell gives the kernel the notices of a directory until there are none.
-func (f *fsys) tell(srv connection, dir nodeID, d *dirNotices) {
+func (f *fsys) tell(srv *conn.Conn, dir nodeID, d *dirNotices) {
 	n := &f.notices
 	for {
 		n.slots <- struct{}{}

@@ -80,7 +80,7 @@ func (f *fsys) open(id nodeID, l *layerSlot) (*openFile, error) {
 // register lets the kernel read the file itself; 0 if it does not.
 func (f *fsys) register(file store.File) int32 {
 	fd, ok := file.(store.FDer)
-	srv := f.connection()
+	srv := f.conn.Load()
 	if !ok || file.Size() < passthroughSize || srv == nil || srv.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH == 0 {
 		return 0
 	}
@@ -113,7 +113,7 @@ func (f *fsys) release(of *openFile) {
 
 func (f *fsys) closeFile(of *openFile) {
 	of.layer.open.Add(-1)
-	if srv := f.connection(); of.backing != 0 && srv != nil {
+	if srv := f.conn.Load(); of.backing != 0 && srv != nil {
 		_ = srv.UnregisterBackingFd(of.backing)
 	}
 	if of.file != nil {
@@ -333,18 +333,23 @@ func (f *fsys) openSynth(id nodeID) (*handle, error) {
 
 // Read implements fuse.RawFileSystem.
 func (f *fsys) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n, st := f.ReadInto(cancel, in, buf)
+	return fuse.ReadResultData(buf[:n]), st
+}
+
+// ReadInto implements conn.Reader.
+func (f *fsys) ReadInto(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (n int, st fuse.Status) {
 	faults()
-	var n int
 	var err error
 	if in.Fh == 0 {
 		if st := f.awaitPair(cancel, nodeID(in.NodeId), ""); st != fuse.OK {
-			return nil, st
+			return 0, st
 		}
 		n, err = f.read(nodeID(in.NodeId), buf, int64(in.Offset))
 	} else {
 		h := f.handles.get(in.Fh)
 		if h == nil || h.ctl != nil {
-			return nil, fuse.EBADF
+			return 0, fuse.EBADF
 		}
 		if h.events != nil {
 			return h.events.read(cancel, in, buf)
@@ -352,9 +357,9 @@ func (f *fsys) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.R
 		n, err = h.content().ReadAt(buf, int64(in.Offset))
 	}
 	if err != nil && err != io.EOF {
-		return nil, f.status("read", nodeID(in.NodeId), err)
+		return 0, f.status("read", nodeID(in.NodeId), err)
 	}
-	return fuse.ReadResultData(buf[:n]), fuse.OK
+	return n, fuse.OK
 }
 
 // Lseek implements fuse.RawFileSystem: the kernel asks for holes and data only.

@@ -68,7 +68,7 @@ func (f *fsys) statusText() []byte {
 	s := f.snap.Load()
 	st := mountStatus{
 		Version: f.o.Version, PID: os.Getpid(), UID: f.uid, Started: f.started.UTC(),
-		Uptime: time.Since(f.started).Seconds(), Transport: f.over(),
+		Uptime: time.Since(f.started).Seconds(), Transport: f.over,
 		Options: statusOptions{f.o.AllowOther, !f.o.ReadOnly || f.o.Passthrough, f.o.ListOrigin, f.o.Suid, f.o.Dev, f.o.Debug},
 		Images:  len(s.ids), Broken: f.broken(s), Tags: len(s.names.Tags), Digests: len(s.names.Digests),
 		OpenFiles: f.openFiles(), Indexes: f.indexes(),

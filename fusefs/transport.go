@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"imagefs/fusefs/conn"
+	"imagefs/fusefs/dev"
 	"imagefs/fusefs/uring"
 )
 
@@ -35,57 +36,28 @@ func ParseTransport(name string) (Transport, error) {
 	return "", fmt.Errorf("there is no transport %q, there are %s", name, strings.Join(names, ", "))
 }
 
-// connection is what the file system tells and asks the kernel.
-type connection interface {
-	InodeNotify(node uint64, off, length int64) fuse.Status
-	EntryNotify(parent uint64, name string) fuse.Status
-	InodeNotifyStoreCache(node uint64, off int64, data []byte) fuse.Status
-	RegisterBackingFd(m *fuse.BackingMap) (int32, syscall.Errno)
-	UnregisterBackingFd(id int32) syscall.Errno
-	KernelSettings() *fuse.InitIn
-}
-
-// server is a connection that is served.
+// server is a mounted file system that is served.
 type server interface {
-	connection
 	Serve()           // until the tree is unmounted
 	WaitMount() error // until the tree can be used by this process
 }
 
 var (
-	_ server = (*fuse.Server)(nil)
+	_ server = (*dev.Server)(nil)
 	_ server = (*uring.Server)(nil)
 )
 
-// connected is where the file system finds its connection.
-type connected struct{ connection }
-
-// connect tells of the connection, before its first request.
-func (f *fsys) connect(c connection) { f.conn.Store(&connected{c}) }
-
-// connection returns it, nil if there is none yet.
-func (f *fsys) connection() connection {
-	if c := f.conn.Load(); c != nil {
-		return c.connection
-	}
-	return nil
-}
-
-// over tells which transport it goes over.
-func (f *fsys) over() Transport {
-	if _, ok := f.connection().(*uring.Server); ok {
-		return IOUring
-	}
-	return Dev
-}
-
 // attach mounts the file system at dir, over the transport that was asked for or that is best.
 func (f *fsys) attach(dir string) (server, Transport, error) {
+	o := conn.Options{Quick: f.quick}
+	if f.o.Poll && !f.o.ReadOnly {
+		o.Poll = f.poll
+	}
+	connected := func(over Transport) func(*conn.Conn) {
+		return func(c *conn.Conn) { f.over = over; f.conn.Store(c) }
+	}
 	if f.o.Transport != Dev {
-		o := uring.Options{Quick: f.quick, Connected: func(s *uring.Server) { f.connect(s) }}
-		if f.o.Poll && !f.o.ReadOnly {
-			o.Poll = f.poll
-		}
+		o.Connected = connected(IOUring)
 		s, err := uring.New(f, dir, f.mountOptions(), o)
 		if err == nil {
 			return s, IOUring, nil
@@ -100,7 +72,8 @@ func (f *fsys) attach(dir string) (server, Transport, error) {
 		}
 		f.log.Log(f.life, level, "requests go over /dev/fuse", "why", err)
 	}
-	s, err := fuse.NewServer(f, dir, f.mountOptions())
+	o.Connected = connected(Dev)
+	s, err := dev.New(f, dir, f.mountOptions(), o)
 	if err != nil {
 		return nil, "", err
 	}

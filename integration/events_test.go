@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"imagefs/fusefs/uring/uringtest"
 	"imagefs/integration/harness"
 )
 
@@ -365,50 +364,51 @@ func TestGoReadsEvents(t *testing.T) {
 	})
 }
 
-// poll(2) waits for events. Over /dev/fuse it says that there are some.
+// poll(2) waits for events.
 func TestPollEvents(t *testing.T) {
-	uringtest.NeedRoot(t)
-	s := box(t)
-	s.Transport = "io_uring"
-	m := s.Mount(t)
-	fd, err := unix.Open(m.Path("ctl/events"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	if ready(t, fd, 0) || ready(t, fd, 50*time.Millisecond) {
-		t.Error("ready with nothing to read")
-	}
-	b := make([]byte, 4096)
-	for n := range 5 {
-		tag := fmt.Sprintf("poll:%d", n)
-		waits := make(chan bool)
-		go func() { waits <- ready(t, fd, 20*time.Second) }()
-		time.Sleep(20 * time.Millisecond) // so that it waits, most often
-		if err := os.WriteFile(m.Path("ctl/tag"), []byte("box:1 "+tag), 0); err != nil {
+	overBoth(t, func(t *testing.T, transport string) {
+		s := box(t)
+		s.Transport = transport
+		m := s.Mount(t)
+		fd, err := unix.Open(m.Path("ctl/events"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if !<-waits {
-			t.Fatal("not woken by an event")
+		defer unix.Close(fd)
+		if ready(t, fd, 0) || ready(t, fd, 50*time.Millisecond) {
+			t.Error("ready with nothing to read")
 		}
-		if n, err := unix.Read(fd, b); err != nil || !strings.Contains(string(b[:n]), tag) {
-			t.Errorf("read %q, %v", b[:max(n, 0)], err)
+		b := make([]byte, 4096)
+		for n := range 5 {
+			tag := fmt.Sprintf("poll:%d", n)
+			waits := make(chan bool)
+			go func() { waits <- ready(t, fd, 20*time.Second) }()
+			time.Sleep(20 * time.Millisecond) // so that it waits, most often
+			if err := os.WriteFile(m.Path("ctl/tag"), []byte("box:1 "+tag), 0); err != nil {
+				t.Fatal(err)
+			}
+			if !<-waits {
+				t.Fatal("not woken by an event")
+			}
+			if n, err := unix.Read(fd, b); err != nil || !strings.Contains(string(b[:n]), tag) {
+				t.Errorf("read %q, %v", b[:max(n, 0)], err)
+			}
+			if ready(t, fd, 0) {
+				t.Error("ready after all was read")
+			}
 		}
-		if ready(t, fd, 0) {
-			t.Error("ready after all was read")
+		if st, err := os.Open(m.Path("images/box/1/rootfs/etc/motd")); err != nil || !ready(t, int(st.Fd()), 0) {
+			t.Errorf("an ordinary file is not ready: %v", err)
+		} else {
+			st.Close()
 		}
-	}
-	if st, err := os.Open(m.Path("images/box/1/rootfs/etc/motd")); err != nil || !ready(t, int(st.Fd()), 0) {
-		t.Errorf("an ordinary file is not ready: %v", err)
-	} else {
-		st.Close()
-	}
-	end := make(chan bool)
-	go func() { end <- ready(t, fd, 20*time.Second) }()
-	_ = m.Server.Signal(unix.SIGTERM)
-	if !<-end {
-		t.Error("not woken by the end of the mount")
-	}
+		end := make(chan bool)
+		go func() { end <- ready(t, fd, 20*time.Second) }()
+		_ = m.Server.Signal(unix.SIGTERM)
+		if !<-end {
+			t.Error("not woken by the end of the mount")
+		}
+	})
 }
 
 // The server reads a file of its own tree, which it must not wait for.

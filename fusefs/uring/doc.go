@@ -51,8 +51,7 @@
 // # The device
 //
 // INIT, FORGET and INTERRUPT come over /dev/fuse, and notices to the kernel go
-// that way. An INTERRUPT can overtake its request, so one that finds none is kept
-// for a while.
+// that way: package conn has what both transports share.
 //
 // # The end
 //

@@ -6,22 +6,23 @@ import (
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"imagefs/fusefs/conn"
 )
 
 // The structures are the kernel's, to the byte.
 func TestLayouts(t *testing.T) {
 	for what, c := range map[string][2]uintptr{
-		"submission":             {unsafe.Sizeof(sqe{}), 128},
-		"FUSE's part of it":      {unsafe.Offsetof(sqe{}.cmdFlags), 48},
-		"user data":              {unsafe.Offsetof(sqe{}.userData), 32},
-		"queue":                  {unsafe.Offsetof(sqe{}.qid), 64},
-		"completion":             {unsafe.Sizeof(cqe{}), 16},
-		"parameters":             {unsafe.Sizeof(params{}), 120},
-		"completions' offsets":   {unsafe.Offsetof(params{}.cq), 80},
-		"request header":         {unsafe.Sizeof(fuse.InHeader{}), sizeInHeader},
-		"answer's header":        {unsafe.Sizeof(fuse.OutHeader{}), sizeOutHeader},
-		"READ after its header":  {unsafe.Offsetof(fuse.ReadIn{}.Fh), sizeInHeader},
-		"scratch after a header": {unsafe.Offsetof(scratch{}.op), sizeInHeader},
+		"submission":            {unsafe.Sizeof(sqe{}), 128},
+		"FUSE's part of it":     {unsafe.Offsetof(sqe{}.cmdFlags), 48},
+		"user data":             {unsafe.Offsetof(sqe{}.userData), 32},
+		"queue":                 {unsafe.Offsetof(sqe{}.qid), 64},
+		"completion":            {unsafe.Sizeof(cqe{}), 16},
+		"parameters":            {unsafe.Sizeof(params{}), 120},
+		"completions' offsets":  {unsafe.Offsetof(params{}.cq), 80},
+		"request header":        {unsafe.Sizeof(fuse.InHeader{}), uintptr(conn.SizeIn)},
+		"answer's header":       {unsafe.Sizeof(fuse.OutHeader{}), uintptr(conn.SizeOut)},
+		"READ after its header": {unsafe.Offsetof(fuse.ReadIn{}.Fh), uintptr(conn.SizeIn)},
 	} {
 		if c[0] != c[1] {
 			t.Errorf("%s: %d bytes, want %d", what, c[0], c[1])

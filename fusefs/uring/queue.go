@@ -13,6 +13,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"imagefs/fusefs/conn"
 )
 
 const (
@@ -38,12 +40,8 @@ const (
 	headerSize  = 512 // of an entry, with the iovecs
 	headerUsed  = 288 // of it, the kernel's part
 	offOp       = 128
-	opSize      = 128
 	offCommitID = 264
 	offPayload  = 272
-
-	sizeInHeader  = 40
-	sizeOutHeader = 16
 )
 
 // wakeData is the user data of the READ of the eventfd.
@@ -70,9 +68,14 @@ func (e *entry) payload() int {
 	return min(int(binary.NativeEndian.Uint32(e.h[offPayload:])), len(e.p))
 }
 
+// op is the operation's own part of the request.
+func (e *entry) op() []byte {
+	return e.h[offOp:][:max(min(int(e.in().Length)-conn.SizeIn-e.payload(), conn.MaxOp), 0)]
+}
+
 // answer fills in the answer's header; so many bytes of the payload belong to it.
 func (e *entry) answer(unique uint64, st fuse.Status, n int) {
-	*e.out() = fuse.OutHeader{Length: uint32(sizeOutHeader + n), Status: -int32(st), Unique: unique}
+	*e.out() = fuse.OutHeader{Length: uint32(conn.SizeOut + n), Status: -int32(st), Unique: unique}
 	binary.NativeEndian.PutUint32(e.h[offPayload:], uint32(n))
 }
 
@@ -89,7 +92,7 @@ type queue struct {
 	commitIDs []uint64 // of the requests that entries hold
 	wake      int      // eventfd
 	woken     []byte   // what is read from it
-	scratch   scratch
+	call      conn.Call
 
 	live int // entries that the kernel has not ended
 	busy int // entries in the hands of goroutines
@@ -145,10 +148,10 @@ func (s *Server) makeQueues() error {
 
 // register tells the kernel of all entries; from the last on requests come.
 func (s *Server) register() error {
-	if err := s.conn.Control(func(fd uintptr) { s.devFD = int(fd) }); err != nil {
+	var err error
+	if s.devFD, err = s.FD(); err != nil {
 		return err
 	}
-	var err error
 	for _, q := range s.queues {
 		close(q.registering)
 	}
@@ -177,9 +180,7 @@ func (s *Server) endQueues() {
 	defer tick.Stop()
 	for {
 		// Nobody waits any more for what is still being worked on.
-		for _, unique := range s.active.all() {
-			s.tryInterrupt(unique)
-		}
+		s.Cancel()
 		for _, q := range s.queues {
 			q.wakeUp()
 		}

@@ -1,4 +1,4 @@
-package uring
+package conn
 
 import (
 	"errors"
@@ -6,31 +6,18 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
-// mount attaches a connection at dir and returns its device: by itself if the
-// options say so, else with fusermount3.
-func mount(dir string, o *fuse.MountOptions) (*os.File, error) {
-	var fd int
-	var err error
+// mount attaches a new connection at dir and returns its device's descriptor: by
+// itself if the options say so, else with fusermount3.
+func mount(dir string, o *fuse.MountOptions) (fd int, err error) {
 	if o.DirectMountStrict {
-		fd, err = mountDirect(dir, o)
-	} else {
-		fd, err = mountHelper(dir, o)
+		return mountDirect(dir, o)
 	}
-	if err != nil {
-		return nil, err
-	}
-	// What does not block is waited for by the runtime, and lets go when it is closed.
-	if err := unix.SetNonblock(fd, true); err != nil {
-		_ = unix.Close(fd)
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "/dev/fuse"), nil
+	return mountHelper(dir, o)
 }
 
 func mountDirect(dir string, o *fuse.MountOptions) (int, error) {
@@ -106,13 +93,4 @@ func receive(socket int) (int, error) {
 		}
 	}
 	return 0, errors.New("fusermount3 sent no device")
-}
-
-// unmount takes away what mount made and nobody has seen working.
-func unmount(dir string, o *fuse.MountOptions) {
-	if o.DirectMountStrict {
-		_ = syscall.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		return
-	}
-	_ = exec.Command("fusermount3", "-u", "-z", "-q", "--", dir).Run()
 }

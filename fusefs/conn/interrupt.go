@@ -1,4 +1,4 @@
-package uring
+package conn
 
 import (
 	"sync"
@@ -56,11 +56,11 @@ type interrupts struct {
 }
 
 // interrupt ends the wait of a request.
-func (s *Server) interrupt(unique uint64) {
-	if s.tryInterrupt(unique) {
+func (c *Conn) interrupt(unique uint64) {
+	if c.tryInterrupt(unique) {
 		return
 	}
-	i := &s.interrupts
+	i := &c.interrupts
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if len(i.early) >= maxEarly {
@@ -72,18 +72,18 @@ func (s *Server) interrupt(unique uint64) {
 	i.early[unique] = time.Now()
 	if !i.running {
 		i.running = true
-		i.work.Go(s.retryInterrupts)
+		i.work.Go(c.retryInterrupts)
 	}
 }
 
 // retryInterrupts tries those that came early until none is left.
-func (s *Server) retryInterrupts() {
-	i := &s.interrupts
+func (c *Conn) retryInterrupts() {
+	i := &c.interrupts
 	for {
 		time.Sleep(earlyTick)
 		i.mu.Lock()
 		for unique, since := range i.early {
-			if s.tryInterrupt(unique) || time.Since(since) > earlyTime {
+			if c.tryInterrupt(unique) || time.Since(since) > earlyTime {
 				delete(i.early, unique)
 			}
 		}
@@ -105,10 +105,10 @@ func (i *interrupts) stop() {
 }
 
 // tryInterrupt tells a request that is under way; false if there is none of that number.
-func (s *Server) tryInterrupt(unique uint64) bool {
+func (c *Conn) tryInterrupt(unique uint64) bool {
 	in := fuse.InterruptIn{Unique: unique}
 	in.Length, in.Opcode = uint32(unsafe.Sizeof(in)), opInterrupt
-	var out [sizeOutHeader]byte
-	n, _ := s.proto.HandleRequest([][]byte{bytesOf(&in)}, [][]byte{out[:]})
+	var out [SizeOut]byte
+	n, _ := c.proto.HandleRequest([][]byte{bytesOf(&in)}, [][]byte{out[:]})
 	return n == 0 // it answers only that there is none
 }

@@ -1,4 +1,4 @@
-package uring
+package conn
 
 import (
 	"errors"
@@ -15,43 +15,37 @@ const (
 	devBackingClose = 0x4004e502
 )
 
-// KernelSettings returns what the kernel said in INIT.
-func (s *Server) KernelSettings() *fuse.InitIn {
-	k := s.kernel
-	return &k
-}
-
 // InodeNotify makes the kernel forget what it keeps of an inode, as that of fuse.Server does.
-func (s *Server) InodeNotify(node uint64, off, length int64) fuse.Status {
+func (c *Conn) InodeNotify(node uint64, off, length int64) fuse.Status {
 	body := fuse.NotifyInvalInodeOut{Ino: node, Off: off, Length: length}
-	return s.notify(fuse.NOTIFY_INVAL_INODE, bytesOf(&body))
+	return c.notify(fuse.NOTIFY_INVAL_INODE, bytesOf(&body))
 }
 
 // EntryNotify makes the kernel forget a name in a directory.
-func (s *Server) EntryNotify(parent uint64, name string) fuse.Status {
+func (c *Conn) EntryNotify(parent uint64, name string) fuse.Status {
 	body := fuse.NotifyInvalEntryOut{Parent: parent, NameLen: uint32(len(name))}
-	return s.notify(fuse.NOTIFY_INVAL_ENTRY, bytesOf(&body), append([]byte(name), 0))
+	return c.notify(fuse.NOTIFY_INVAL_ENTRY, bytesOf(&body), append([]byte(name), 0))
 }
 
 // InodeNotifyStoreCache puts data into the kernel's cache of an inode.
-func (s *Server) InodeNotifyStoreCache(node uint64, off int64, data []byte) fuse.Status {
+func (c *Conn) InodeNotifyStoreCache(node uint64, off int64, data []byte) fuse.Status {
 	body := fuse.NotifyStoreOut{Nodeid: node, Offset: uint64(off), Size: uint32(len(data))}
-	return s.notify(fuse.NOTIFY_STORE_CACHE, bytesOf(&body), data)
+	return c.notify(fuse.NOTIFY_STORE_CACHE, bytesOf(&body), data)
 }
 
-func (s *Server) notify(code int32, parts ...[]byte) fuse.Status {
-	h := fuse.OutHeader{Length: sizeOutHeader, Status: -code}
+func (c *Conn) notify(code int32, parts ...[]byte) fuse.Status {
+	h := fuse.OutHeader{Length: uint32(SizeOut), Status: -code}
 	for _, p := range parts {
 		h.Length += uint32(len(p))
 	}
-	return s.write(append([][]byte{bytesOf(&h)}, parts...)...)
+	return c.Write(append([][]byte{bytesOf(&h)}, parts...)...)
 }
 
-// write writes one message. Several may do so at once: one that has to wait in
+// Write writes one message to the device. Several may do so at once: one that has to wait in
 // the kernel holds up no other.
-func (s *Server) write(parts ...[]byte) fuse.Status {
+func (c *Conn) Write(parts ...[]byte) fuse.Status {
 	var err error
-	if e := s.conn.Control(func(fd uintptr) {
+	if e := c.raw.Control(func(fd uintptr) {
 		for {
 			if _, err = unix.Writev(int(fd), parts); !errors.Is(err, unix.EINTR) {
 				return
@@ -64,8 +58,8 @@ func (s *Server) write(parts ...[]byte) fuse.Status {
 }
 
 // RegisterBackingFd lets the kernel read a file itself and returns the number to name it by in OPEN.
-func (s *Server) RegisterBackingFd(m *fuse.BackingMap) (id int32, e syscall.Errno) {
-	if err := s.conn.Control(func(fd uintptr) {
+func (c *Conn) RegisterBackingFd(m *fuse.BackingMap) (id int32, e syscall.Errno) {
+	if err := c.raw.Control(func(fd uintptr) {
 		var r uintptr
 		r, _, e = syscall.Syscall(unix.SYS_IOCTL, fd, devBackingOpen, uintptr(unsafe.Pointer(m)))
 		id = int32(r)
@@ -76,8 +70,8 @@ func (s *Server) RegisterBackingFd(m *fuse.BackingMap) (id int32, e syscall.Errn
 }
 
 // UnregisterBackingFd ends that.
-func (s *Server) UnregisterBackingFd(id int32) (e syscall.Errno) {
-	if err := s.conn.Control(func(fd uintptr) {
+func (c *Conn) UnregisterBackingFd(id int32) (e syscall.Errno) {
+	if err := c.raw.Control(func(fd uintptr) {
 		_, _, e = syscall.Syscall(unix.SYS_IOCTL, fd, devBackingClose, uintptr(unsafe.Pointer(&id)))
 	}); err != nil {
 		return unix.EBADF

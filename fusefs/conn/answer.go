@@ -1,0 +1,243 @@
+package conn
+
+import (
+	"bytes"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// The operations that are known here (linux/fuse.h).
+const (
+	opLookup      = 1
+	opForget      = 2
+	opGetattr     = 3
+	opReadlink    = 5
+	opOpen        = 14
+	opRead        = 15
+	opWrite       = 16
+	opRelease     = 18
+	opGetxattr    = 22
+	opListxattr   = 23
+	opInit        = 26
+	opReaddir     = 28
+	opInterrupt   = 36
+	opPoll        = 40
+	opBatchForget = 42
+	opReaddirplus = 44
+)
+
+// Sizes of what is before an operation's own part, and before an answer's payload.
+const (
+	SizeIn  = int(unsafe.Sizeof(fuse.InHeader{}))
+	SizeOut = int(unsafe.Sizeof(fuse.OutHeader{}))
+)
+
+// MaxOp bounds an operation's own part of a request.
+const MaxOp = 128
+
+// Quick tells whether the request is to be answered at once, by InPlace, and
+// whether that may have to wait for a disk.
+func (c *Conn) Quick(h *fuse.InHeader) (quick, waits bool) {
+	if h.NodeId == fuse.FUSE_ROOT_ID || c.Opts.Debug || !c.quick(h) {
+		return false, false
+	}
+	return true, h.Opcode == opRead || h.Opcode == opOpen
+}
+
+// Answer answers any request. Its headers may be followed by the payload, or that
+// is apart; the answer's payload goes to out, which must not overlap the request
+// but for the data of a WRITE. It returns the payload's length; without reply the
+// kernel waits for none.
+func (c *Conn) Answer(head, payload []byte, header *fuse.OutHeader, out []byte) (n int, reply bool) {
+	in := (*fuse.InHeader)(unsafe.Pointer(&head[0]))
+	if in.Opcode == opPoll && c.pollFile != nil {
+		return c.poll(head, header, out), true
+	}
+	*header = fuse.OutHeader{}
+	parts := [2][]byte{head, payload}
+	n, st := c.proto.HandleRequest(parts[:], [][]byte{bytesOf(header), out})
+	if st == fuse.OK && n == 0 {
+		return 0, false
+	}
+	if st != fuse.OK || n < SizeOut {
+		*header, n = fuse.OutHeader{Status: -int32(fuse.EIO)}, SizeOut
+	}
+	header.Unique, header.Length = in.Unique, uint32(n)
+	return n - SizeOut, true
+}
+
+// Begin notes a request that a goroutine is to answer: it can be interrupted.
+func (c *Conn) Begin(unique uint64) { c.active.add(unique) }
+
+// Finished takes note of its end.
+func (c *Conn) Finished(unique uint64) { c.active.remove(unique) }
+
+// Unanswered tells that what came is no request that somebody waits for, and sees to it.
+func (c *Conn) Unanswered(request []byte) bool {
+	switch h := (*fuse.InHeader)(unsafe.Pointer(&request[0])); h.Opcode {
+	case opInterrupt:
+		if len(request) >= int(unsafe.Sizeof(fuse.InterruptIn{})) {
+			c.interrupt((*fuse.InterruptIn)(unsafe.Pointer(&request[0])).Unique)
+		}
+	case opForget, opBatchForget:
+		c.proto.HandleRequest([][]byte{request}, nil)
+	default:
+		return false
+	}
+	return true
+}
+
+// Reader is a file system that has READ without a ReadResult, which would be allocated.
+type Reader interface {
+	ReadInto(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (int, fuse.Status)
+}
+
+// Call is a request in parts, and where its answer is put together. One is used
+// for one request after the other.
+type Call struct {
+	in    fuse.InHeader
+	op    [MaxOp]byte
+	entry fuse.EntryOut
+	attr  fuse.AttrOut
+	open  fuse.OpenOut
+	list  fuse.DirEntryList
+	name  [256]byte // longer ones are copied elsewhere
+}
+
+// opSizes are those of the operations of InPlace.
+var opSizes = [...]uint8{
+	opLookup:      0,
+	opGetattr:     uint8(unsafe.Sizeof(fuse.GetAttrIn{})) - uint8(SizeIn),
+	opReadlink:    0,
+	opOpen:        uint8(unsafe.Sizeof(fuse.OpenIn{})) - uint8(SizeIn),
+	opRead:        uint8(unsafe.Sizeof(fuse.ReadIn{})) - uint8(SizeIn),
+	opRelease:     uint8(unsafe.Sizeof(fuse.ReleaseIn{})) - uint8(SizeIn),
+	opGetxattr:    8,
+	opListxattr:   8,
+	opReaddir:     uint8(unsafe.Sizeof(fuse.ReadIn{})) - uint8(SizeIn),
+	opReaddirplus: uint8(unsafe.Sizeof(fuse.ReadIn{})) - uint8(SizeIn),
+}
+
+// Load takes a request whose parts lie behind each other, and returns its payload,
+// which stays where it is; what is too short is filled up with zeros.
+func (c *Call) Load(request []byte) (payload []byte) {
+	h := (*fuse.InHeader)(unsafe.Pointer(&request[0]))
+	op := 0
+	if int(h.Opcode) < len(opSizes) {
+		op = min(int(opSizes[h.Opcode]), len(request)-SizeIn)
+	}
+	c.LoadParts(h, request[SizeIn:][:op])
+	return request[SizeIn+op:]
+}
+
+// LoadParts takes a request's headers.
+func (c *Call) LoadParts(h *fuse.InHeader, op []byte) {
+	c.in = *h
+	clear(c.op[copy(c.op[:], op):])
+}
+
+// InPlace answers the operations of the hot path without allocation; done is false
+// if it is another. The file system must not keep a name beyond the call. The answer's payload goes to out, and may go where the
+// request's own payload lies. It returns the payload's length and the status.
+func (c *Conn) InPlace(s *Call, payload, out []byte) (n int, st fuse.Status, done bool) {
+	fs := c.FS
+	defer func() {
+		if what := recover(); what != nil {
+			if st = c.Opts.PanicHandler(what); st == fuse.OK {
+				st = fuse.EIO
+			}
+			n, done = 0, true
+		}
+	}()
+	switch s.in.Opcode {
+	case opLookup:
+		s.entry = fuse.EntryOut{}
+		if st = fs.Lookup(nil, &s.in, s.nameOf(payload), &s.entry); st == fuse.OK {
+			n = copy(out, bytesOf(&s.entry))
+		}
+	case opGetattr:
+		s.attr = fuse.AttrOut{}
+		if st = fs.GetAttr(nil, (*fuse.GetAttrIn)(unsafe.Pointer(s)), &s.attr); st == fuse.OK {
+			n = copy(out, bytesOf(&s.attr))
+		}
+	case opReadlink:
+		var target []byte
+		target, st = fs.Readlink(nil, &s.in)
+		n = copy(out, target)
+	case opOpen:
+		s.open = fuse.OpenOut{}
+		if st = fs.Open(nil, (*fuse.OpenIn)(unsafe.Pointer(s)), &s.open); st == fuse.OK {
+			n = copy(out, bytesOf(&s.open))
+		}
+	case opRelease:
+		fs.Release(nil, (*fuse.ReleaseIn)(unsafe.Pointer(s)))
+	case opReaddir, opReaddirplus:
+		in := (*fuse.ReadIn)(unsafe.Pointer(s))
+		s.list = *fuse.NewDirEntryList(out[:min(int(in.Size), len(out))], in.Offset) // a copy: it is reused
+		if in.Opcode == opReaddir {
+			st = fs.ReadDir(nil, in, &s.list)
+		} else {
+			st = fs.ReadDirPlus(nil, in, &s.list)
+		}
+		n = len(s.list.Bytes())
+	case opRead:
+		in := (*fuse.ReadIn)(unsafe.Pointer(s))
+		buf := out[:min(int(in.Size), len(out))]
+		if c.reader != nil {
+			n, st = c.reader.ReadInto(nil, in, buf)
+			break
+		}
+		var r fuse.ReadResult
+		if r, st = fs.Read(nil, in, buf); r != nil {
+			var b []byte
+			if b, st = r.Bytes(buf); st == fuse.OK && len(b) > 0 && &b[0] != &buf[0] {
+				b = buf[:copy(buf, b)]
+			}
+			n = len(b)
+			r.Done()
+		}
+	case opGetxattr, opListxattr:
+		n, st = c.xattr(s, payload, out)
+	default:
+		return 0, 0, false
+	}
+	if st != fuse.OK {
+		n = 0
+	}
+	return n, st, true
+}
+
+// xattr answers GETXATTR and LISTXATTR: with bytes, or with how many there are if none are asked for.
+func (c *Conn) xattr(s *Call, payload, out []byte) (int, fuse.Status) {
+	in := (*fuse.GetXAttrIn)(unsafe.Pointer(s))
+	name := s.nameOf(payload)
+	dest := out[:min(int(in.Size), len(out))]
+	var n uint32
+	var st fuse.Status
+	if s.in.Opcode == opListxattr {
+		n, st = c.FS.ListXAttr(nil, &s.in, dest)
+	} else {
+		n, st = c.FS.GetXAttr(nil, &s.in, name, dest)
+	}
+	if in.Size > 0 {
+		return int(n), st
+	}
+	if st == fuse.ERANGE {
+		st = fuse.OK // that is how a file system tells
+	}
+	size := fuse.GetXAttrOut{Size: n}
+	return copy(out, bytesOf(&size)), st
+}
+
+// nameOf returns the name that a payload is, until the next call.
+func (s *Call) nameOf(b []byte) string {
+	if n := bytes.IndexByte(b, 0); n >= 0 {
+		b = b[:n]
+	}
+	if len(b) > len(s.name) {
+		return string(b)
+	}
+	// A copy, because an answer may go where the payload lies.
+	return unsafe.String(&s.name[0], copy(s.name[:], b))
+}
