@@ -15,8 +15,10 @@ import (
 // watchMount calls detached each time that the mount table has changed and no
 // longer has the mount at dir, and from then on each second, until ctx ends.
 func watchMount(ctx context.Context, dir string, detached func()) error {
-	var root unix.Stat_t
-	if err := unix.Lstat(dir, &root); err != nil {
+	// Of what the kernel remembers, without asking the server, which is this process:
+	// killed while it waits for itself it would never end.
+	var root unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC, 0, &root); err != nil {
 		return err
 	}
 	// Not by package os: the runtime would poll it too, and who polls first takes the news.
@@ -34,7 +36,7 @@ func watchMount(ctx context.Context, dir string, detached func()) error {
 	fds := []unix.PollFd{{Fd: int32(table), Events: unix.POLLPRI}, {Fd: int32(end.Fd())}}
 	wait := -1
 	for ctx.Err() == nil {
-		if !mounted(root.Dev) {
+		if !mounted(int(root.Dev_major), int(root.Dev_minor)) {
 			detached()
 			wait = 1000 // milliseconds: who had a file open may only now begin to wait
 		}
@@ -47,9 +49,9 @@ func watchMount(ctx context.Context, dir string, detached func()) error {
 }
 
 // mounted tells whether a file system is in this process's mount table, wherever.
-func mounted(dev uint64) bool {
+func mounted(major, minor int) bool {
 	all, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
-		is := m.Major == int(unix.Major(dev)) && m.Minor == int(unix.Minor(dev))
+		is := m.Major == major && m.Minor == minor
 		return !is, is
 	})
 	return err != nil || len(all) > 0

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -411,15 +412,23 @@ func TestPollEvents(t *testing.T) {
 	})
 }
 
-// The server reads a file of its own tree, which it must not wait for.
+// The server reads files of its own tree, which it must not wait for: with one
+// thread that runs Go code it would wait for ever.
 func TestLoadOfItsOwn(t *testing.T) {
 	overBoth(t, func(t *testing.T, transport string) {
+		t.Setenv("GOMAXPROCS", "1")
 		s := box(t)
 		s.Transport = transport
+		layout := filepath.Join(t.TempDir(), "layout")
+		s.Run(t, "save", "--format", "oci-dir", "-o", layout, "box:1")
+		harness.Run(t, "tar", "-C", filepath.Dir(layout), "-cf", layout+".tar", "layout")
+		s.Run(t, "import", layout+".tar", "layout:1")
 		m := s.Mount(t)
-		for range 20 {
-			if err := os.WriteFile(m.Path("ctl/load"), []byte(m.Path("images/box/1/image.tar")), 0); err != nil {
-				t.Fatal(err)
+		for range 10 {
+			for _, path := range []string{"images/box/1/image.tar", "images/layout/1/rootfs/layout"} {
+				if err := os.WriteFile(m.Path("ctl/load"), []byte(m.Path(path)), 0); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 	})

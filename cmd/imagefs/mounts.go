@@ -39,9 +39,25 @@ func ourMounts() ([]*mountinfo.Info, error) {
 	return all, nil
 }
 
-// isDead tells whether dir is a mountpoint whose server is gone. statfs(2) asks
-// the server each time, where stat(2) can be answered from what the kernel remembers.
+// answerTime is how long the server of a mount is given to answer.
+const answerTime = 2 * time.Second
+
+// isDead tells whether dir is a mountpoint whose server is gone. One that does
+// not answer is not: it may be busy.
 func isDead(dir string) bool {
+	dead := make(chan bool, 1)
+	go func() { dead <- statDead(dir) }() // which may never end
+	select {
+	case is := <-dead:
+		return is
+	case <-time.After(answerTime):
+		return false
+	}
+}
+
+// statDead asks with statfs(2), which asks the server each time, where stat(2)
+// can be answered from what the kernel remembers.
+func statDead(dir string) bool {
 	var st unix.Statfs_t
 	for tries := 0; ; tries++ {
 		err := unix.Statfs(dir, &st)

@@ -36,13 +36,9 @@ const (
 // MaxOp bounds an operation's own part of a request.
 const MaxOp = 128
 
-// Quick tells whether the request is to be answered at once, by InPlace, and
-// whether that may have to wait for a disk.
-func (c *Conn) Quick(h *fuse.InHeader) (quick, waits bool) {
-	if h.NodeId == fuse.FUSE_ROOT_ID || c.Opts.Debug || !c.quick(h) {
-		return false, false
-	}
-	return true, h.Opcode == opRead || h.Opcode == opOpen
+// Quick tells whether the request is to be answered at once, by InPlace.
+func (c *Conn) Quick(h *fuse.InHeader) bool {
+	return h.NodeId != fuse.FUSE_ROOT_ID && !c.Opts.Debug && c.quick(h)
 }
 
 // Answer answers any request. Its headers may be followed by the payload, or that
@@ -73,19 +69,21 @@ func (c *Conn) Begin(unique uint64) { c.active.add(unique) }
 // Finished takes note of its end.
 func (c *Conn) Finished(unique uint64) { c.active.remove(unique) }
 
-// Unanswered tells that what came is no request that somebody waits for, and sees to it.
-func (c *Conn) Unanswered(request []byte) bool {
+// Unanswered sees to what is no request that somebody waits for; false if it is
+// one. again is set for an INTERRUPT that there is no room to keep: answered with
+// EAGAIN over the device that its request came by, it comes again.
+func (c *Conn) Unanswered(request []byte) (done, again bool) {
 	switch h := (*fuse.InHeader)(unsafe.Pointer(&request[0])); h.Opcode {
 	case opInterrupt:
 		if len(request) >= int(unsafe.Sizeof(fuse.InterruptIn{})) {
-			c.interrupt((*fuse.InterruptIn)(unsafe.Pointer(&request[0])).Unique)
+			again = !c.interrupt((*fuse.InterruptIn)(unsafe.Pointer(&request[0])).Unique)
 		}
 	case opForget, opBatchForget:
 		c.proto.HandleRequest([][]byte{request}, nil)
 	default:
-		return false
+		return false, false
 	}
-	return true
+	return true, again
 }
 
 // Reader is a file system that has READ without a ReadResult, which would be allocated.

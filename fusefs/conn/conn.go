@@ -113,7 +113,9 @@ func (c *Conn) Unmount() {
 		_ = unix.Unmount(c.dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		return
 	}
-	_ = exec.Command("fusermount3", "-u", "-z", "-q", "--", c.dir).Run()
+	if program, err := helper(); err == nil {
+		_ = exec.Command(program, "-u", "-z", "-q", "--", c.dir).Run()
+	}
 }
 
 // Close closes the device, which ends the connection.

@@ -29,6 +29,13 @@ func (a *active) remove(unique uint64) {
 	delete(a.set, unique)
 }
 
+func (a *active) has(unique uint64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, ok := a.set[unique]
+	return ok
+}
+
 func (a *active) all() (out []uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -55,16 +62,16 @@ type interrupts struct {
 	work    sync.WaitGroup
 }
 
-// interrupt ends the wait of a request.
-func (c *Conn) interrupt(unique uint64) {
+// interrupt ends the wait of a request; false if it is not known and too many are kept.
+func (c *Conn) interrupt(unique uint64) bool {
 	if c.tryInterrupt(unique) {
-		return
+		return true
 	}
 	i := &c.interrupts
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if len(i.early) >= maxEarly {
-		return
+		return false
 	}
 	if i.early == nil {
 		i.early = map[uint64]time.Time{}
@@ -74,6 +81,7 @@ func (c *Conn) interrupt(unique uint64) {
 		i.running = true
 		i.work.Go(c.retryInterrupts)
 	}
+	return true
 }
 
 // retryInterrupts tries those that came early until none is left.
@@ -106,6 +114,9 @@ func (i *interrupts) stop() {
 
 // tryInterrupt tells a request that is under way; false if there is none of that number.
 func (c *Conn) tryInterrupt(unique uint64) bool {
+	if !c.active.has(unique) {
+		return false
+	}
 	in := fuse.InterruptIn{Unique: unique}
 	in.Length, in.Opcode = uint32(unsafe.Sizeof(in)), opInterrupt
 	var out [SizeOut]byte

@@ -47,7 +47,7 @@ func mountDirect(dir string, o *fuse.MountOptions) (int, error) {
 // mountHelper lets fusermount3, which may mount for ordinary users, open the
 // device, mount it and send it over a socket.
 func mountHelper(dir string, o *fuse.MountOptions) (int, error) {
-	program, err := exec.LookPath("fusermount3")
+	program, err := helper()
 	if err != nil {
 		return 0, err
 	}
@@ -74,6 +74,17 @@ func mountHelper(dir string, o *fuse.MountOptions) (int, error) {
 		return 0, fmt.Errorf("fusermount exited: %w", err)
 	}
 	return receive(pair[0])
+}
+
+// helper finds fusermount3, also where PATH does not lead to it.
+func helper() (string, error) {
+	program, err := exec.LookPath("fusermount3")
+	if err != nil {
+		if usual, e := exec.LookPath("/bin/fusermount3"); e == nil {
+			return usual, nil
+		}
+	}
+	return program, err
 }
 
 // receive takes the descriptor that a helper has sent.

@@ -1,7 +1,7 @@
 package dev
 
 import (
-	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -20,6 +20,9 @@ const (
 	maxReaders = 16
 	// cancelTick is how often, at the end, what is under way is told of it.
 	cancelTick = 10 * time.Millisecond
+	// A read that fails is tried again after failedRead, so often in a row.
+	failedRead  = 10 * time.Millisecond
+	maxFailures = 100
 )
 
 // Server is a mounted file system that is served over the device. Its methods but
@@ -29,7 +32,7 @@ type Server struct {
 	fd      int // of the device, while readers or goroutines use it
 	buffers buffers
 
-	base    int32 // readers that stay
+	base    int32 // so many readers, and one more, wait for requests
 	readers sync.WaitGroup
 	running atomic.Int32 // readers
 	reading atomic.Int32 // readers that wait for a request
@@ -39,7 +42,9 @@ type Server struct {
 func New(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions, u conn.Options) (*Server, error) {
 	s := &Server{Conn: conn.New(fs, dir, o, u), base: int32(min(max(runtime.GOMAXPROCS(0), 2), maxReaders))}
 	// The kernel wants room for its headers beside the data of a WRITE.
-	s.buffers.in, s.buffers.out = 8192+s.Opts.MaxWrite, 8192+s.Opts.MaxWrite
+	page := os.Getpagesize()
+	size := (max(page, 8192) + s.Opts.MaxWrite + page - 1) / page * page
+	s.buffers.in, s.buffers.out = size, size
 	if err := s.Mount(true, func(*fuse.InitIn) error { return nil }); err != nil {
 		return nil, err
 	}
@@ -74,67 +79,86 @@ func (s *Server) Serve() {
 	s.buffers.free()
 }
 
-// start starts a reader unless there are enough.
-func (s *Server) start() {
+// start starts a reader; false if there are enough.
+func (s *Server) start() bool {
 	if s.running.Add(1) > maxReaders {
 		s.running.Add(-1)
-		return
+		return false
 	}
 	s.readers.Go(func() {
 		defer s.running.Add(-1)
-		if err := s.read(); err != nil && err != unix.ENODEV {
-			s.Opts.Logger.Printf("read /dev/fuse: %v", err)
-		}
+		s.read()
 	})
+	return true
+}
+
+// wait tells a reader to wait for a request; false if enough others do, and it
+// can go. It counts only those that stay, or all could leave at once, each
+// because of the others.
+func (s *Server) wait() bool {
+	for {
+		n := s.reading.Load()
+		if n > s.base {
+			return false
+		}
+		if s.reading.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
 }
 
 // read is a reader.
-func (s *Server) read() error {
+func (s *Server) read() {
 	var call conn.Call
-	b, err := s.buffers.get()
-	if err != nil {
-		return err
-	}
+	var b *buffer
 	defer func() { s.buffers.put(b) }()
-	for {
-		if s.reading.Add(1) > s.base {
-			s.reading.Add(-1)
-			return nil // it was started for a disk that is no longer waited for
+	for failures := 0; s.wait(); {
+		var err error
+		if b == nil {
+			b, err = s.buffers.get()
 		}
-		n, err := unix.Read(s.fd, b.in)
+		n := 0
+		if err == nil {
+			n, err = unix.Read(s.fd, b.in)
+		}
 		others := s.reading.Add(-1)
-		switch {
-		case err == unix.ENOENT || err == unix.EINTR || err == unix.EAGAIN:
+		if err == nil && n < conn.SizeIn {
+			err = unix.EPROTO
+		}
+		switch err {
+		case nil:
+			failures = 0
+		case unix.ENOENT, unix.EINTR, unix.EAGAIN:
 			continue // the request went while it was being read
-		case err != nil:
-			return err
-		case n < conn.SizeIn:
-			return fmt.Errorf("a request of %d bytes: %w", n, unix.EPROTO)
+		case unix.ENODEV, unix.ECONNABORTED:
+			return
+		default:
+			// Short of memory, perhaps, which passes.
+			if failures++; failures > maxFailures {
+				s.Opts.Logger.Printf("read /dev/fuse: %v", err)
+				return
+			}
+			time.Sleep(failedRead)
+			continue
 		}
 		h := (*fuse.InHeader)(unsafe.Pointer(&b.in[0]))
-		quick, waits := s.Quick(h)
-		if quick {
-			if waits && others == 0 {
-				s.start()
-			}
+		// Quick or not, a request may have to wait, and somebody must be there for the next.
+		if s.Quick(h) && (others > 0 || s.start()) {
 			payload := call.Load(b.in[:n])
 			if size, st, done := s.InPlace(&call, payload, b.out[conn.SizeOut:]); done {
-				*(*fuse.OutHeader)(unsafe.Pointer(&b.out[0])) = fuse.OutHeader{
-					Length: uint32(conn.SizeOut + size), Status: -int32(st), Unique: h.Unique}
-				s.write(b.out[:conn.SizeOut+size])
+				s.reply(b, h.Unique, st, size)
 				continue
 			}
 		}
-		if s.Unanswered(b.in[:n]) {
+		switch answered, again := s.Unanswered(b.in[:n]); {
+		case again:
+			s.reply(b, h.Unique, fuse.EAGAIN, 0) // the kernel then asks again
 			continue
-		}
-		next, err := s.buffers.get()
-		if err != nil {
-			s.answer(b, n) // without memory, one after the other
+		case answered:
 			continue
 		}
 		mine := b
-		b = next
+		b = nil
 		s.Begin(h.Unique)
 		s.Work.Go(func() {
 			s.answer(mine, n)
@@ -144,30 +168,41 @@ func (s *Server) read() error {
 	}
 }
 
+// reply hands over an answer, so many bytes of whose payload are in the buffer.
+func (s *Server) reply(b *buffer, unique uint64, st fuse.Status, size int) {
+	*(*fuse.OutHeader)(unsafe.Pointer(&b.out[0])) = fuse.OutHeader{Length: uint32(conn.SizeOut + size), Status: -int32(st), Unique: unique}
+	b.used = max(b.used, size)
+	s.write(b, size)
+}
+
 // answer answers any request, which lies in a buffer.
 func (s *Server) answer(b *buffer, n int) {
 	size, reply := s.Answer(b.in[:n], nil, (*fuse.OutHeader)(unsafe.Pointer(&b.out[0])), b.out[conn.SizeOut:])
-	if reply {
-		s.write(b.out[:conn.SizeOut+size])
+	if b.used = max(n, size); reply {
+		s.write(b, size)
 	}
 }
 
-// write hands over an answer.
-func (s *Server) write(answer []byte) {
-	for {
-		switch _, err := unix.Write(s.fd, answer); err {
-		case unix.EINTR:
-		case nil, unix.ENOENT, unix.ENODEV:
+// write hands over the answer in a buffer.
+func (s *Server) write(b *buffer, size int) {
+	for failed := false; ; {
+		switch _, err := unix.Write(s.fd, b.out[:conn.SizeOut+size]); {
+		case err == unix.EINTR:
+		case err == nil, err == unix.ENOENT, err == unix.ENODEV, failed:
 			return // ENOENT: who waited for it was killed
 		default:
 			s.Opts.Logger.Printf("answer over /dev/fuse: %v", err)
-			return
+			h := (*fuse.OutHeader)(unsafe.Pointer(&b.out[0]))
+			h.Status, h.Length, size, failed = -int32(fuse.EIO), uint32(conn.SizeOut), 0, true
 		}
 	}
 }
 
 // buffer has room for a request and its answer.
-type buffer struct{ in, out []byte }
+type buffer struct {
+	in, out []byte
+	used    int // the most of in or of out that was used lately
+}
 
 // buffers are those that nobody uses, the last used first.
 type buffers struct {
@@ -176,8 +211,11 @@ type buffers struct {
 	idle    []*buffer
 }
 
-// maxIdle is how many are kept.
-const maxIdle = 8
+const (
+	maxIdle = 8 // buffers that are kept
+	// maxKept is how much of each of a buffer's halves stays in memory when nobody uses it.
+	maxKept = 64 << 10
+)
 
 func (t *buffers) get() (*buffer, error) {
 	t.mu.Lock()
@@ -194,12 +232,18 @@ func (t *buffers) get() (*buffer, error) {
 	}
 	// A huge page would make real what is never touched.
 	_ = unix.Madvise(m, unix.MADV_NOHUGEPAGE)
-	return &buffer{m[:t.in], m[t.in:]}, nil
+	return &buffer{in: m[:t.in], out: m[t.in:]}, nil
 }
 
+// put takes a buffer back; nil is none.
 func (t *buffers) put(b *buffer) {
+	if b != nil && b.used > maxKept {
+		_ = unix.Madvise(b.in[maxKept:], unix.MADV_DONTNEED)
+		_ = unix.Madvise(b.out[maxKept:], unix.MADV_DONTNEED)
+		b.used = 0
+	}
 	t.mu.Lock()
-	if len(t.idle) < maxIdle {
+	if b != nil && len(t.idle) < maxIdle {
 		t.idle = append(t.idle, b)
 		b = nil
 	}

@@ -18,17 +18,22 @@ const (
 	slowFor     = 200 * time.Millisecond
 )
 
-const opWrite = 16 // FUSE_WRITE
+// The operations that are known here (linux/fuse.h).
+const (
+	opOpen     = 14
+	opFuseRead = 15
+	opWrite    = 16
+)
 
 // take answers the request that has come in an entry, or has it answered.
 func (q *queue) take(i int) error {
 	e := q.entries[i]
 	q.commitIDs[i] = e.commitID()
 	h := e.in()
-	quick, waits := q.s.Quick(h)
-	if !quick {
+	if !q.s.Quick(h) {
 		return q.hand(i)
 	}
+	waits := h.Opcode == opFuseRead || h.Opcode == opOpen
 	var start time.Time
 	var slept int64
 	if waits {

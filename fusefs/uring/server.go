@@ -121,11 +121,16 @@ func (s *Server) readDevice() error {
 		case n < conn.SizeIn:
 			return unix.EPROTO
 		}
-		if s.Unanswered(in[:n]) {
+		if done, _ := s.Unanswered(in[:n]); done {
 			continue
 		}
 		request := append([]byte(nil), in[:n]...)
-		s.Work.Go(func() { s.answerOverDevice(request) })
+		unique := (*fuse.InHeader)(unsafe.Pointer(&in[0])).Unique
+		s.Begin(unique)
+		s.Work.Go(func() {
+			s.answerOverDevice(request)
+			s.Finished(unique)
+		})
 	}
 }
 

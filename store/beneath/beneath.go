@@ -85,7 +85,7 @@ func (r *Root) OpenFile(p string, flags int, mode uint32) (*os.File, error) {
 	if err != nil {
 		return nil, r.wrap("open", p, err)
 	}
-	return os.NewFile(uintptr(fd), path.Join(r.name, p)), nil
+	return File(fd, path.Join(r.name, p)), nil
 }
 
 func (r *Root) open(p string, flags int, mode uint32) (fd int, err error) {

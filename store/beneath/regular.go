@@ -2,6 +2,7 @@ package beneath
 
 import (
 	"errors"
+	"os"
 	"strconv"
 	"sync"
 
@@ -50,6 +51,14 @@ func OpenRegular(dir int, p string, flags int) (fd int, st unix.Stat_t, err erro
 		return -1, st, err
 	}
 	return fd, now, nil
+}
+
+// File makes a file of a descriptor that OpenRegular returned, or of a directory's.
+// The runtime does not poll it: it could be of a file system that this process
+// serves itself, which cannot answer while the runtime asks it.
+func File(fd int, name string) *os.File {
+	_ = unix.SetNonblock(fd, false)
+	return os.NewFile(uintptr(fd), name)
 }
 
 // ownFiles is the directory of this process's descriptors, -1 if there is no

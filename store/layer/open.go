@@ -81,7 +81,7 @@ func openFileAt(dir *os.File, path string, size int64) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{File: os.NewFile(uintptr(fd), path), size: size}, nil
+	return &file{File: beneath.File(fd, path), size: size}, nil
 }
 
 // readFileAt reads a whole file, which must have as many bytes as p, and is
