@@ -32,6 +32,8 @@ type app struct {
 	disk   size       // of --cache-size
 	caught os.Signal  // the signal that ended the run, nil if none did
 	docker string     // of --docker-host
+
+	sources []string // where the stores are that were opened: see apart
 }
 
 func newApp(in io.Reader, out, err io.Writer) *app {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,6 +92,9 @@ func runCopy(ctx context.Context, a *app, o copyOptions, images []string) error 
 		return during("copy", err)
 	}
 	defer st.Close()
+	if err := a.apart(cmp.Or(to.path, to.spec.path), to.form == toStore || to.form == toOCILayout); err != nil {
+		return during("copy", err)
+	}
 	items, err := copied(ctx, st, images, name, o.allNames)
 	if err != nil {
 		return during("copy", adviseImages(ctx, st, images, err))

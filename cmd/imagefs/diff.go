@@ -24,10 +24,13 @@ const (
 	exitTrouble = 2
 )
 
-type diffOptions struct{ json, stat bool }
+type diffOptions struct {
+	json, stat bool
+	color      colorWhen
+}
 
 func newDiffCommand(a *app) *cobra.Command {
-	var o diffOptions
+	o := diffOptions{color: "auto"}
 	cmd := &cobra.Command{
 		Use:   "diff IMAGE IMAGE",
 		Short: "Compare the root file systems of two images",
@@ -65,6 +68,8 @@ The exit code is 0 if nothing differs, 1 if something does, and 2 after an error
 	f := cmd.Flags()
 	f.BoolVar(&o.json, "json", false, "one JSON object a line for each difference; with --stat one for all")
 	f.BoolVar(&o.stat, "stat", false, "only how many paths and bytes")
+	f.Var(&o.color, "color", "colour the lines: `WHEN` auto (on a terminal, unless NO_COLOR is set), always or never")
+	_ = cmd.RegisterFlagCompletionFunc("color", cobra.FixedCompletions(colorTimes, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -85,6 +90,7 @@ func runDiff(ctx context.Context, a *app, o diffOptions, from, to string) error 
 	var sum rootfs.Summary
 	differ := false
 	var failed error
+	colored := o.color.on(a)
 	lines := json.NewEncoder(a.out)
 	var line []byte
 	err = rootfs.Diff(ctx, x, y, func(d rootfs.Difference) bool {
@@ -95,7 +101,13 @@ func runDiff(ctx context.Context, a *app, o diffOptions, from, to string) error 
 		case o.json:
 			failed = lines.Encode(jsonDifference(d))
 		default:
-			line = d.AppendLine(line[:0])
+			line = line[:0]
+			if colored {
+				line = append(line, diffColors[d.Op]...)
+			}
+			if line = d.AppendLine(line); colored {
+				line = append(line[:len(line)-1], plain+"\n"...)
+			}
 			_, failed = a.out.Write(line)
 		}
 		return failed == nil
@@ -118,6 +130,8 @@ func runDiff(ctx context.Context, a *app, o diffOptions, from, to string) error 
 	}
 	return err
 }
+
+var diffColors = map[byte]string{'A': green, 'D': red, 'C': yellow}
 
 // rootOf opens the root file system of an image, or of an image up to a layer.
 func rootOf(ctx context.Context, st store.Store, image string) (*rootfs.FS, error) {

@@ -88,6 +88,9 @@ func runSave(ctx context.Context, a *app, o saveOptions, images []string) error 
 	tell := func(p save.Progress) { bar.report(archive.Progress{Read: p.Done, Total: p.Total, What: p.What}) }
 	oci := save.OCIOptions{Compress: c, Temp: func() (*os.File, error) { return unnamedFile(o.output) }, Progress: tell}
 	if o.format == "oci-dir" {
+		if err := a.apart(o.output, true); err != nil {
+			return during("save", err)
+		}
 		err = save.OCIDir(ctx, o.output, items, oci)
 	} else {
 		err = a.writeFile(ctx, o.output, func(w io.Writer) error {
@@ -148,6 +151,9 @@ func unnamedFile(output string) (*os.File, error) {
 func (a *app) writeFile(ctx context.Context, path string, write func(io.Writer) error) (err error) {
 	if path == "" || path == "-" {
 		return write(&interruptible{ctx: ctx, w: a.stdout})
+	}
+	if err := a.apart(path, false); err != nil {
+		return err
 	}
 	st, err := os.Stat(path)
 	switch {

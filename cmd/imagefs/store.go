@@ -50,15 +50,23 @@ func (a *app) openStore(o openOptions) (store.Store, error) {
 	case err != nil:
 		return nil, err
 	case len(specs) == 1:
+		a.reading(specs[0].path)
 		st, kind, err := openSpec(specs[0], o)
 		a.kind = kind
 		return st, adviseStore(err, true)
 	case len(specs) > 1:
+		for _, s := range specs {
+			a.reading(s.path)
+		}
 		return openNamed(specs, o)
 	case o.create:
 		return openEmbedded(o)
 	}
-	return openFound(findStores(o), o)
+	found := findStores(o)
+	for _, s := range found {
+		a.reading(s.path)
+	}
+	return openFound(found, o)
 }
 
 // complete adds what is the same for every store of a run.

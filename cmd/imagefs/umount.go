@@ -93,9 +93,9 @@ func runUmount(ctx context.Context, o umountOptions, dir string) error {
 		case named != nil:
 			m, path, err = named, named.Mountpoint, nil
 		case errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("no directory and no mounted store %s", dir)
+			return advised{fmt.Errorf("no directory and no mounted store %s", dir), "'imagefs mounts' lists what is"}
 		case err == nil:
-			return fmt.Errorf("%s is not mounted", path)
+			return advised{fmt.Errorf("%s is not mounted", path), "'imagefs mounts' lists what is"}
 		}
 	}
 	if err != nil {

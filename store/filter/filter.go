@@ -27,9 +27,9 @@ func Unknown(name, known string) error {
 	return fmt.Errorf("filter %.200q: there is no such filter (%s): %w", name, known, store.ErrInvalid)
 }
 
-// Bad is the error of a value that does not fit.
-func Bad(name, value string) error {
-	return fmt.Errorf("filter %s=%.200s: bad value: %w", name, value, store.ErrInvalid)
+// BadPattern is the error of a value that is no shell pattern.
+func BadPattern(name, value string) error {
+	return fmt.Errorf("filter %s=%.200s: the pattern does not end, as in [a-: %w", name, value, store.ErrInvalid)
 }
 
 // Bool reads true, false, 1 and 0.
@@ -40,7 +40,7 @@ func Bool(name, value string) (bool, error) {
 	case "false", "0":
 		return false, nil
 	}
-	return false, Bad(name, value)
+	return false, fmt.Errorf("filter %s=%.200s: neither true nor false: %w", name, value, store.ErrInvalid)
 }
 
 // Labels are conditions on the labels of an image. The zero value is none.

@@ -50,7 +50,7 @@ func (f *Filter) Add(condition string) error {
 		}
 	case "reference":
 		if _, err := path.Match(value, ""); err != nil {
-			return filter.Bad(name, value)
+			return filter.BadPattern(name, value)
 		}
 		f.references = append(f.references, value)
 	case "label":

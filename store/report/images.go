@@ -145,7 +145,7 @@ func (f Filter) matching(refs []string) ([]string, error) {
 		for _, p := range f.references {
 			ok, err := reference.FamiliarMatch(p, n)
 			if err != nil {
-				return nil, filter.Bad("reference", p)
+				return nil, filter.BadPattern("reference", p)
 			}
 			if ok {
 				out = append(out, r)
