@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -121,6 +122,10 @@ func TestKilledAtEveryStep(t *testing.T) {
 	archive := crashArchive(t)
 	full := harness.NewStore(t)
 	full.Run(t, "load", "-i", archive)
+	root := filepath.Join(t.TempDir(), "root.tar")
+	if err := os.WriteFile(root, storetest.Files("etc/=", "etc/passwd=root"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		from  string // a store to start with, "" for none
 		args  []string
@@ -133,6 +138,8 @@ func TestKilledAtEveryStep(t *testing.T) {
 		"rmi by ID, with all names": {full.Store, []string{"rmi", "-f", strings.Fields(full.Run(t, "images", "-q", "--no-trunc", "app:1"))[0]}, 10},
 		"prune of several":          {full.Store, []string{"prune", "-af"}, 15},
 		"tag":                       {full.Store, []string{"tag", "app:1", "new/name:x"}, 4},
+		"import":                    {full.Store, []string{"import", root, "root:1"}, 20},
+		"copy of several":           {"", []string{"copy", "app", "--to", "HERE"}, 40},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fresh := func() harness.Imagefs {
@@ -142,15 +149,39 @@ func TestKilledAtEveryStep(t *testing.T) {
 				}
 				return s
 			}
+			args := func(s harness.Imagefs) []string {
+				out := slices.Clone(c.args)
+				for n := range out {
+					out[n] = strings.ReplaceAll(out[n], "HERE", s.Store)
+				}
+				return out
+			}
+			by := func(s harness.Imagefs) harness.Imagefs { // who does it
+				if c.args[0] == "copy" {
+					return full
+				}
+				return s
+			}
+			state := func(s harness.Imagefs) string {
+				if name == "import" { // each has a time, and with that an ID, of its own
+					lines := strings.Split(imported.ReplaceAllString(stateOf(t, s.Store), `sha256:x ["root:1"]`), "\n")
+					slices.Sort(lines)
+					return strings.Join(lines, "\n")
+				}
+				return stateOf(t, s.Store)
+			}
 			done := fresh()
-			before := stateOf(t, done.Store)
-			done.Run(t, c.args...)
-			after := stateOf(t, done.Store)
+			before := state(done)
+			by(done).Run(t, args(done)...)
+			after := state(done)
+			if before == after && name != "load of what is there" {
+				t.Fatalf("it changes nothing:\n%s", after)
+			}
 			steps := 1
 			for ; ; steps++ {
 				s := fresh()
 				when := fmt.Sprintf("killed at step %d", steps)
-				died, out := dieAt(t, s, steps, c.args...)
+				died, out := dieAt(t, by(s), steps, args(s)...)
 				if !died {
 					if out != "" {
 						t.Errorf("%s: %s", when, out)
@@ -160,14 +191,14 @@ func TestKilledAtEveryStep(t *testing.T) {
 				// The one that recovers is killed as well.
 				_, _ = dieAt(t, s, 1+steps%7, "images")
 				whole(t, s, when)
-				now := stateOf(t, s.Store)
+				now := state(s)
 				if now != before && now != after {
 					t.Errorf("%s: neither before nor after:\n%s", when, now)
 				}
-				if strings.HasPrefix(name, "load") {
-					s.Run(t, c.args...)
+				if strings.HasPrefix(name, "load") || strings.HasPrefix(name, "copy") {
+					by(s).Run(t, args(s)...)
 					whole(t, s, when+", loaded again")
-					if again := stateOf(t, s.Store); again != after {
+					if again := state(s); again != after {
 						t.Errorf("%s: loaded again:\n%s", when, again)
 					}
 				}
@@ -184,6 +215,9 @@ func TestKilledAtEveryStep(t *testing.T) {
 		})
 	}
 }
+
+// imported is the line of stateOf of what was imported.
+var imported = regexp.MustCompile(`sha256:[0-9a-f]{64} \["root:1"\]`)
 
 // TestKilledAtAnyTime kills a load and a removal whenever it comes.
 func TestKilledAtAnyTime(t *testing.T) {
