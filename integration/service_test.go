@@ -34,6 +34,29 @@ cp "$BINARY" /usr/local/bin/imagefs
 	return harness.RunCmd(t, c)
 }
 
+// umount --all takes away what imagefs has mounted, the upper before the lower, and nothing else.
+func TestUmountAll(t *testing.T) {
+	s := box(t)
+	inNamespace(t, s, `
+list() { grep ' fuse.imagefs ' /proc/self/mounts | cut -d' ' -f2; }
+list | while read -r other; do umount -l "$other"; done
+imagefs umount --all # of none
+mkdir "$TMP/a" "$TMP/b" "$TMP/tmpfs"
+mount -t tmpfs none "$TMP/tmpfs"
+imagefs --store "$STORE" mount "$TMP/a"
+imagefs --store "$STORE" mount --read-only "$TMP/b"
+imagefs --store "$STORE" mount "$DIR"
+cp "$DIR/README" "$TMP/readme" # it works
+test "$(list | wc -l)" = 3
+(cd "$TMP/b" && ! imagefs umount -a 2>"$TMP/said")
+grep -q "^imagefs: umount: $TMP/b is in use; find out by whom" "$TMP/said"
+test "$(list)" = "$TMP/b"
+imagefs umount --all
+test "$(list | wc -l)" = 0
+grep -q " $TMP/tmpfs tmpfs " /proc/self/mounts
+`)
+}
+
 // TestMountProgram mounts as mount(8) does: by hand, and by lines of an fstab.
 func TestMountProgram(t *testing.T) {
 	harness.Need(t, "/usr/sbin/mount.fuse3")
