@@ -151,6 +151,9 @@ func (l *load) unpack(name string, r io.Reader) (*blob, error) {
 			return nil, err
 		}
 		b.err = err
+		if name == "" {
+			return b, nil // it is no member of an archive: nothing follows, and it may have no end
+		}
 	}
 	if _, err := io.Copy(io.Discard, raw); err != nil {
 		return nil, err

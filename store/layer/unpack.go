@@ -102,12 +102,19 @@ func (u *unpacker) run() error {
 		}
 	}
 	// What follows the end of the archive belongs to the stream and to its digest.
-	if _, err := io.CopyBuffer(io.Discard, onlyReader{u.rec}, u.buf); err != nil {
+	n, err := io.CopyBuffer(io.Discard, io.LimitReader(u.rec, maxTrailer+1), u.buf)
+	if err != nil {
 		return streamError(err)
+	}
+	if n > maxTrailer {
+		return fmt.Errorf("more than %d bytes behind the end of the tar: %w", maxTrailer, store.ErrTooLarge)
 	}
 	u.rec.flush()
 	return u.rec.failed
 }
+
+// maxTrailer bounds what may follow the end of a tar, in bytes: a stream may have no end.
+const maxTrailer = 1 << 30
 
 type onlyReader struct{ io.Reader }
 
