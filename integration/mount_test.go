@@ -313,6 +313,29 @@ func testDeadMountPoint(t *testing.T, transport string) {
 	}
 }
 
+// A mount whose server does not answer holds up nobody who lists the mounts.
+func TestSilentServer(t *testing.T) {
+	overBoth(t, func(t *testing.T, transport string) {
+		harness.Need(t, "root", "/dev/fuse")
+		s := box(t)
+		s.Transport = transport
+		m := s.Mount(t)
+		if err := m.Server.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = m.Server.Signal(syscall.SIGCONT) }()
+		for _, args := range [][]string{{"mounts", "--format", "{{.Mountpoint}} {{.State}}"}, {"mount"}} {
+			c := s.Cmd(t, args...)
+			late := time.AfterFunc(time.Minute, func() { _ = c.Process.Kill() })
+			out, err := c.CombinedOutput()
+			if err != nil || !strings.Contains(string(out), m.Dir) || args[0] == "mounts" && !strings.Contains(string(out), m.Dir+" silent\n") {
+				t.Errorf("%q: %v\n%s", args, err, out)
+			}
+			late.Stop()
+		}
+	})
+}
+
 // mount returns when the tree is ready, and umount when it is gone.
 func TestBackground(t *testing.T) {
 	harness.Need(t, "root", "/dev/fuse")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -106,7 +107,8 @@ func listenLife(major, minor int) (l net.Listener, err error) {
 }
 
 // askLife returns what the process that serves a mount says of it, and its
-// process ID; false if none answers. Any user could listen there: only one with the user
+// process ID; false if none answers, and then the ID is 0 unless there is one that
+// does not, which may be stopped. Any user could listen there: only one with the user
 // ID that the mount has is believed.
 func askLife(major, minor int, uid uint32) (l life, pid int, ok bool) {
 	c, err := net.Dial("unix", lifeName(major, minor))
@@ -120,6 +122,9 @@ func askLife(major, minor int, uid uint32) (l life, pid int, ok bool) {
 	}
 	_ = c.SetReadDeadline(time.Now().Add(lifePatience))
 	if err := json.NewDecoder(io.LimitReader(c, maxLife)).Decode(&l); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return life{}, int(peer.Pid), false
+		}
 		return life{}, 0, false
 	}
 	return l, int(peer.Pid), true

@@ -172,13 +172,13 @@ func runMount(ctx context.Context, a *app, o mountOptions, dir string) error {
 
 // listMounts lists what is mounted, in the form of mount(8).
 func listMounts(a *app) error {
-	all, err := ourMounts()
+	all, err := allMounts()
 	if err != nil {
 		return during("mount", err)
 	}
 	for _, m := range all {
 		state := ""
-		if isDead(m.Mountpoint) {
+		if m.state == "dead" {
 			state = " dead: its imagefs was killed"
 		}
 		a.printf("%s on %s type %s (%s)%s\n", oneLine(m.Source), oneLine(m.Mountpoint), m.FSType, m.Options, state)

@@ -74,7 +74,8 @@ func ask(m *mountinfo.Info) served {
 	var ok bool
 	if one.life, one.pid, ok = askLife(m.Major, m.Minor, mountUser(m)); ok {
 		one.state = "serving"
-	} else if isDead(m.Mountpoint) {
+	} else if one.pid == 0 && isDead(m.Mountpoint) {
+		// To ask a process that is there and does not answer is to wait for it.
 		one.state = "dead"
 	}
 	return one
