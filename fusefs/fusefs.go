@@ -77,11 +77,13 @@ func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server,
 		return nil, mountError(dir, err)
 	}
 	s.over = over
+	id := mountID(dir)
 	// Held until the watcher is added: an unmount before that must not end the wait.
 	f.work.Add(1)
 	defer f.work.Done()
 	go func() {
 		srv.Serve()
+		clearDead(dir, id)
 		stop()
 		f.work.Wait()
 		f.close()
