@@ -1,8 +1,7 @@
 package engines
 
 import (
-	"errors"
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,38 +12,46 @@ import (
 // One image in every form of archive, mounted where it lies, is what a store
 // shows into which it was loaded.
 func TestArchivesInPlace(t *testing.T) {
-	harness.Need(t, "root", "/dev/fuse")
-	cache, err := harness.CacheDir()
-	if err != nil {
-		t.Fatal(err)
+	harness.Need(t, "root", "/dev/fuse", "skopeo", "gzip")
+	_, archives := oddArchives(t)
+	archives = map[string]string{"odd:1": archives["odd:1"]}
+	if e := harness.SharedEngine(t); e != nil {
+		maps.Copy(archives, e.Archives)
 	}
-	for loaded, forms := range map[string][]string{
-		"tiny-1.docker.tar": {"tiny-1.docker.tar", "tiny-1.oci", "tiny-1.oci.tar", "tiny-1.zstd.oci"},
-		"web-1.docker.tar":  {"web-1.docker.tar", "web-1.docker.tar.gz", "web-1.oci.tar", "web-1.zstd.oci"},
-	} {
-		path := filepath.Join(cache, "images", loaded)
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			t.Logf("no %s: the reference scripts have saved no images", path)
-			continue
-		}
+	for ref, archive := range archives {
 		s := harness.NewStore(t)
-		s.Run(t, "load", "-i", path)
-		m := s.Mount(t)
-		want := harness.ReadManifest(t, rootfs(t, m))
-		for _, form := range forms {
-			t.Run(form, func(t *testing.T) {
-				p := filepath.Join(cache, "images", form)
-				before := listing(t, filepath.Dir(p))
-				in := harness.Imagefs{Store: p}.Mount(t)
+		s.Run(t, "load", "-q", "-i", archive)
+		want := harness.ReadManifest(t, rootfs(t, s.Mount(t)))
+		for _, form := range forms(t, archive) {
+			t.Run(ref+"/"+filepath.Base(form), func(t *testing.T) {
+				before := listing(t, filepath.Dir(form))
+				in := harness.Imagefs{Store: form}.Mount(t)
 				harness.Same(t, form, want, harness.ReadManifest(t, rootfs(t, in)))
 				in.Stop(t)
-				if after := listing(t, filepath.Dir(p)); after != before {
+				if after := listing(t, filepath.Dir(form)); after != before {
 					t.Errorf("beside the archive:\n%s\nbefore:\n%s", after, before)
 				}
-				harness.Imagefs{Store: p}.Run(t, "check")
+				harness.Imagefs{Store: form}.Run(t, "check")
 			})
 		}
 	}
+}
+
+// forms writes what a docker archive holds in the other forms of archives, and returns the paths of all.
+func forms(t *testing.T, archive string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	harness.Run(t, "cp", archive, at("docker.tar"))
+	harness.Run(t, "sh", "-c", `gzip -1 <"$1" >"$2"`, "sh", archive, at("docker.tar.gz"))
+	for _, to := range [][]string{
+		{"oci:" + at("oci") + ":1"},
+		{"oci-archive:" + at("oci.tar") + ":1"},
+		{"oci:" + at("zstd.oci") + ":1", "--dest-compress", "--dest-compress-format", "zstd"},
+	} {
+		harness.Run(t, "skopeo", append([]string{"--insecure-policy", "copy", "-q", "docker-archive:" + archive}, to...)...)
+	}
+	return []string{at("docker.tar"), at("docker.tar.gz"), at("oci"), at("oci.tar"), at("zstd.oci")}
 }
 
 // rootfs is the tree of the only image of a mount.
