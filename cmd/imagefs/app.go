@@ -54,6 +54,9 @@ func (a *app) run(args []string) (code int) {
 	ctx, stop := a.untilSignal()
 	defer stop()
 	root := newRootCommand(a)
+	if len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
+		a.completeFlags(root)
+	}
 	root.SetArgs(fromMount(root, args))
 	root.SetIn(a.in)
 	root.SetOut(a.out)
@@ -178,7 +181,6 @@ Docker's own images, as they are:
 	root.SetHelpCommand(newHelpCommand())
 	root.AddCommand(helpTopics()...)
 	root.SetUsageTemplate(usageTemplate)
-	a.completeFlags(root)
 	return root
 }
 

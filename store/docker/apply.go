@@ -84,7 +84,7 @@ func (s *Store) placeLayer(stage string, l recordLayer) error {
 		}
 	}
 	if l.Parent != "" {
-		if up, err := s.root.Read(overlay2.layers+"/"+l.Parent.Encoded()+"/cache-id", maxSmall); err == nil && cacheID().Match(up) {
+		if up, err := s.root.Read(overlay2.layers+"/"+l.Parent.Encoded()+"/cache-id", maxSmall); err == nil && isCacheID(up) {
 			f, err := s.root.OpenFile(overlay2.home+"/"+string(up)+"/committed", os.O_WRONLY|os.O_CREATE, 0o600)
 			if err != nil {
 				return err
@@ -243,7 +243,7 @@ func (s *Store) dropLink(l recordLayer) error {
 			link = strings.TrimSpace(string(b))
 		}
 	}
-	if !linkName().MatchString(link) {
+	if !isLinkName(link) {
 		return nil
 	}
 	if to, err := s.root.Readlink(overlay2.links + "/" + link); err != nil || to != "../"+l.Cache+"/diff" {

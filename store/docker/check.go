@@ -155,7 +155,7 @@ func (c *checker) linked(l *layerRec) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)
 	}
-	if !linkName().Match(link) {
+	if !isLinkName(link) {
 		return fmt.Errorf("link %.80q: %w", link, store.ErrCorrupt)
 	}
 	if to, err := c.s.root.Readlink(c.s.at.links + "/" + string(link)); err != nil || to != "../"+l.cache+"/diff" {
@@ -197,7 +197,7 @@ func (c *checker) orphans() {
 		if !store.IsHex64(n) || !c.chains[digest.NewDigestFromEncoded(digest.SHA256, n)] {
 			what := "it"
 			if cache, err := c.s.root.Read(c.s.at.layers+"/"+n+"/cache-id", maxSmall); err == nil {
-				if !c.caches[string(cache)] && cacheID().Match(cache) {
+				if !c.caches[string(cache)] && isCacheID(cache) {
 					what = "it and overlay2/" + string(cache)
 				}
 				c.caches[string(cache)] = true

@@ -17,7 +17,7 @@ func (i *image) Graph() (driver string, data map[string]string) {
 	switch l := i.layers[top].(*layerRec); {
 	case l.upper:
 		data = map[string]string{"MergedDir": own + "/merged", "UpperDir": own + at.upper, "WorkDir": own + "/work"}
-		if id, err := l.s.root.Read(at.home+"/"+l.cache+"/lower-id", maxSmall); err == nil && cacheID().Match(id) {
+		if id, err := l.s.root.Read(at.home+"/"+l.cache+"/lower-id", maxSmall); err == nil && isCacheID(id) {
 			data["LowerDir"] = i.root + "/" + at.layer(string(id))
 		}
 	case at.linked:

@@ -111,7 +111,7 @@ func (l *layerRec) scanTree(ctx context.Context, dir *os.File) (*overlay.Builder
 	if err != nil {
 		return nil, bad(err)
 	}
-	if !cacheID().Match(cache) {
+	if !isCacheID(cache) {
 		return nil, fmt.Errorf("layer %s: cache-id %.80q: %w", l.parent, cache, store.ErrCorrupt)
 	}
 	below, upper, err := l.s.content(string(cache))

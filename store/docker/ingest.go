@@ -421,7 +421,7 @@ func (c *commit) lowerLinks(parent digest.Digest) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !cacheID().Match(cache) {
+	if !isCacheID(cache) {
 		return "", fmt.Errorf("cache-id of layer %s: %w", parent, store.ErrCorrupt)
 	}
 	link, err := root.Read(at.home+"/"+string(cache)+"/link", maxSmall)

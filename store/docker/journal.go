@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
@@ -50,10 +48,13 @@ type recordImage struct {
 	Parent digest.Digest `json:"parent,omitempty"`
 }
 
-var (
-	stageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{16}$`) })
-	linkName  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Z]{1,64}$`) })
-)
+func isStageName(s string) bool {
+	return len(s) == 16 && isMade(s, 16, func(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' })
+}
+
+func isLinkName[S string | []byte](s S) bool {
+	return isMade(s, 64, func(c byte) bool { return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' })
+}
 
 // valid refuses a record that this program would not write: a store may come from a stranger.
 func (r record) valid() error {
@@ -63,7 +64,7 @@ func (r record) valid() error {
 	if r.Op != opLoad && r.Op != opUnload && r.Op != opRemove {
 		return bad("operation", r.Op)
 	}
-	if r.Stage != "" && !stageName().MatchString(r.Stage) {
+	if r.Stage != "" && !isStageName(r.Stage) {
 		return bad("stage", r.Stage)
 	}
 	for _, l := range r.Layers {
@@ -72,9 +73,9 @@ func (r record) valid() error {
 			return bad("chain ID", string(l.Chain))
 		case l.Parent != "" && !store.IsID(l.Parent):
 			return bad("parent", string(l.Parent))
-		case !cacheID().MatchString(l.Cache) || l.Cache == "l":
+		case !isCacheID(l.Cache) || l.Cache == "l":
 			return bad("cache ID", l.Cache)
-		case l.Link != "" && !linkName().MatchString(l.Link):
+		case l.Link != "" && !isLinkName(l.Link):
 			return bad("link", l.Link)
 		}
 		if _, err := strconv.ParseUint(l.Dir, 10, 32); err != nil && l.Dir != "" {

@@ -306,11 +306,11 @@ func (p *planner) layer(c digest.Digest) {
 	}
 	p.done[c] = true
 	cache, err := p.s.root.Read(overlay2.layers+"/"+c.Encoded()+"/cache-id", maxSmall)
-	if err != nil || !cacheID().Match(cache) || string(cache) == "l" {
+	if err != nil || !isCacheID(cache) || string(cache) == "l" {
 		return // broken: nothing tells what belongs to it
 	}
 	l := recordLayer{Chain: c, Cache: string(cache)}
-	if b, err := p.s.root.Read(overlay2.home+"/"+l.Cache+"/link", maxSmall); err == nil && linkName().Match(b) {
+	if b, err := p.s.root.Read(overlay2.home+"/"+l.Cache+"/link", maxSmall); err == nil && isLinkName(b) {
 		l.Link = string(b)
 	}
 	p.rec.Layers = append(p.rec.Layers, l)
