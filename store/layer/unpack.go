@@ -44,8 +44,6 @@ type Unpacked struct {
 	newest overlay.Attr // time of the newest entry
 }
 
-var crcTable = crc64.MakeTable(crc64.ISO)
-
 type unpacker struct {
 	*extractor
 	tr     *tar.Reader
@@ -70,7 +68,7 @@ func Unpack(ctx context.Context, r io.Reader, o UnpackOptions) (*Unpacked, error
 	defer hr.close()
 	rec := &recorder{r: hr, w: o.Split}
 	u := &unpacker{extractor: newExtractor(o), tr: tar.NewReader(rec), rec: rec, hr: hr, lim: lim,
-		crc: crc64.New(crcTable), buf: make([]byte, 256<<10)}
+		crc: crc64.New(crc64.MakeTable(crc64.ISO)), buf: make([]byte, 256<<10)}
 	if err := u.run(); err != nil {
 		u.close()
 		return nil, err
