@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -140,8 +141,8 @@ func (c *commands) write(ctx context.Context, b []byte) error { return c.c.write
 func (c *commands) flush(context.Context, bool) error         { return nil }
 func (c *commands) release()                                  {}
 
-// loads is ctl/load or ctl/import. A first write of one line that starts with "/" is a path;
-// anything else starts an archive, which ends with a close(2) after some bytes
+// loads is ctl/load or ctl/import. A first write of one line that starts with "/", or
+// with a quote, is a command with a path; anything else starts an archive, which ends with a close(2) after some bytes
 // of it. Then the next may follow.
 type loads struct {
 	f   *fsys
@@ -192,7 +193,7 @@ func (l *loads) write(ctx context.Context, b []byte) error {
 }
 
 func isPath(b []byte) bool {
-	return len(b) > 0 && b[0] == '/' && len(b) <= ctl.MaxCommand && bytes.IndexByte(b, 0) < 0
+	return len(b) > 0 && strings.IndexByte("/\"'", b[0]) >= 0 && len(b) <= ctl.MaxCommand && bytes.IndexByte(b, 0) < 0
 }
 
 func (l *loads) start() {
