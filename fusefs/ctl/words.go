@@ -32,7 +32,7 @@ func words(s string) ([]string, error) {
 		if quoted(s) {
 			var err error
 			if w, n, err = word(s); err != nil {
-				return nil, fmt.Errorf("%.200q: %w: %w", s, err, store.ErrInvalid)
+				return nil, fmt.Errorf("%w: %w", err, store.ErrInvalid)
 			}
 		}
 		out, s = append(out, w), s[n:]
