@@ -175,6 +175,18 @@ func TestManyPairs(t *testing.T) {
 		if list, err := inside.ReadDir(-1); err != nil || len(list) != 2 {
 			p.Errorf("who was in a pair all the time sees %v, %v", list, err)
 		}
+		// It is found under its name again, as what it was.
+		held, err := inside.Stat()
+		if err != nil {
+			p.Fatal(err)
+		}
+		found, err := os.Stat(filepath.Join(dir, "diff", name(0, 1), "added"))
+		if err != nil || !os.SameFile(held, found) {
+			p.Errorf("under its name it is another directory, %v", err)
+		}
+		if to, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", inside.Fd())); err != nil || strings.HasSuffix(to, "(deleted)") {
+			p.Errorf("its path is %q, %v", to, err)
+		}
 		until(p.T, "pairs are let go of", func() bool {
 			n := 0
 			for slot := range f.pairs.size() {
