@@ -229,11 +229,29 @@ func testLoad(t *testing.T, o fusefs.Options) {
 	if got := text(t, dir, "ctl/last"); !strings.Contains(got, `"x:1"`) {
 		t.Errorf("last: %s", got)
 	}
+	for _, q := range []string{`"/an/archive.tar"`, `'/an/archive.tar' ` + "\n"} {
+		if err := command(dir, "load", q); err != nil {
+			t.Errorf("%s: %v", q, err)
+		}
+	}
 	wantErr(t, "no file", command(dir, "load", "/nothing\n"), unix.ENOENT)
+	wantErr(t, "no file, with blanks", command(dir, "load", "/an archive.tar\n"), unix.ENOENT)
+	wantErr(t, "two paths", command(dir, "load", `"/an/archive.tar" "/b"`), unix.EINVAL)
+	wantErr(t, "a quote that is not closed", command(dir, "load", `'/an/archive.tar`), unix.EINVAL)
 	wantErr(t, "no archive", command(dir, "load", "rubbish"), unix.EBADMSG)
+	// A line of text is no archive, and the write says so: echo does not look at the close.
+	f, err := os.OpenFile(filepath.Join(dir, "ctl/load"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString("archive.tar\n")
+	wantErr(t, "a relative path", err, unix.EINVAL)
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
 
 	big := "good" + strings.Repeat("x", 3<<20) + "end"
-	f := open()
+	f = open()
 	dup, err := unix.Dup(int(f.Fd()))
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,7 @@
 package fusefs
 
 import (
-	"slices"
+	"container/list"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,8 +44,15 @@ type pair struct {
 	flight  *flight    // the working out, if it is under way
 	roots   [parts]nodeID
 	known   uint64 // replies with a node of it that the kernel did not forget
+	dirs    uint64 // those of them with its directory
 	leaving bool   // it is looked after in a while whether the kernel still knows it
+	evicted bool   // it goes once the kernel has forgotten its directory
+	cleared bool   // it is in the table no more
 }
+
+// idle tells whether the kernel knows nothing of the pair that would be missed:
+// names of links to it are looked up each time. p.mu is held.
+func (p *pair) idle() bool { return p.known == 0 || p.evicted && p.dirs == 0 }
 
 func (p *pair) name() string { return p.a.String() + ".." + p.b.String() }
 
@@ -66,6 +73,8 @@ type pairs struct {
 	lists          openLists
 	working        chan struct{} // bounds how many are worked out at once
 	waiting        atomic.Int64  // requests that wait for one
+
+	recent recentPairs
 }
 
 const (
@@ -76,7 +85,10 @@ const (
 	maxWaiting = 256
 )
 
-func (t *pairs) init() { t.working = make(chan struct{}, maxCompared) }
+func (t *pairs) init() {
+	t.working = make(chan struct{}, maxCompared)
+	t.recent = recentPairs{limit: maxPairs, of: map[*pair]*list.Element{}, owing: map[uint64]*pair{}}
+}
 
 // diffChild finds a name in diff/, or in that of a store.
 func (f *fsys) diffChild(part, name string) (nodeID, error) {
@@ -97,7 +109,13 @@ func (f *fsys) diffChild(part, name string) (nodeID, error) {
 		if err != nil {
 			return 0, err
 		}
-		if p != nil && p.know() {
+		if p != nil && p.know(file) {
+			if old := f.pairs.recent.used(p); old != nil {
+				f.evict(old)
+			}
+			if p.gone.Load() {
+				f.pairs.recent.remove(p) // it was let go of this moment
+			}
 			return synthID(typePair, slot, file), nil
 		}
 		// It was let go of this moment.
@@ -105,13 +123,17 @@ func (f *fsys) diffChild(part, name string) (nodeID, error) {
 }
 
 // know counts a reply to the kernel; false if the pair is gone.
-func (p *pair) know() bool {
+func (p *pair) know(file int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gone.Load() {
 		return false
 	}
+	p.evicted = false
 	p.known++
+	if file == pairDir {
+		p.dirs++
+	}
 	return true
 }
 
@@ -208,82 +230,6 @@ func (s *snapshot) find(part, name string) (digest.Digest, bool) {
 		}
 	}
 	return s.prefix(name)
-}
-
-// forgot counts what the kernel forgot of a pair, and lets go of it in a while.
-func (f *fsys) forgot(id nodeID, n uint64) {
-	p := f.pairs.get(id.slot())
-	if p == nil || id.file() > pairStoreLink {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.known -= min(n, p.known); p.known > 0 || p.leaving {
-		return
-	}
-	p.leaving = true
-	f.later(f.retireAfter, "let go of a comparison", func() {
-		p.mu.Lock()
-		p.leaving = false
-		idle := p.known == 0
-		if idle {
-			idle = !p.gone.Swap(true)
-		}
-		p.mu.Unlock()
-		if idle {
-			f.dropPair(p)
-		}
-	})
-}
-
-// dropPairs lets go of the pairs that an image is in which was removed.
-func (f *fsys) dropPairs(id digest.Digest) {
-	for slot := range f.pairs.size() {
-		p := f.pairs.get(slot)
-		if p == nil || p.a.id != id && p.b.id != id {
-			continue
-		}
-		p.mu.Lock()
-		first := !p.gone.Swap(true)
-		p.mu.Unlock()
-		if !first {
-			continue
-		}
-		f.dropPair(p)
-		f.forgetEntry(diffNode, p.name())
-		f.later(nameTime/2, "forget a name", func() { f.forgetEntry(diffNode, p.name()) })
-	}
-}
-
-// dropPair lets go of a pair that was marked as gone.
-func (f *fsys) dropPair(p *pair) {
-	f.pairs.forget(p.name())
-	f.pairs.results.remove(p)
-	p.mu.Lock()
-	if p.flight != nil {
-		p.flight.stop()
-	}
-	roots := slices.DeleteFunc(p.roots[:], func(id nodeID) bool { return id == 0 })
-	p.mu.Unlock()
-	for _, r := range roots {
-		if v := f.view(r); v != nil {
-			v.gone.Store(true)
-		}
-	}
-	f.retirePair(p, roots)
-}
-
-func (f *fsys) retirePair(p *pair, roots []nodeID) {
-	f.later(f.retireAfter, "let go of a comparison", func() {
-		f.readers.drop(f, func(id nodeID) bool {
-			return id.kind() == kindSynth && id.synthType() == typePair && id.slot() == p.slot
-		})
-		if !f.letGo(roots) {
-			f.retirePair(p, roots) // a file is still open
-			return
-		}
-		f.pairs.clear(p.slot)
-	})
 }
 
 // pairOf returns the pair that a node is of.

@@ -70,8 +70,9 @@ func (f *fsys) partRoot(p *pair, part int) (nodeID, error) {
 	if of.gone.Load() {
 		return 0, syscall.ESTALE
 	}
-	v := &view{layers: of.layers, tree: of.tree, pair: p, part: part}
-	slot, _, err := f.partViews.add(maxViews, func(uint64) *view { return v })
+	slot, v, err := f.partViews.add(func(_, generation uint64) *view {
+		return &view{layers: of.layers, tree: of.tree, pair: p, part: part, generation: generation}
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -103,11 +104,12 @@ func (f *fsys) partDir(cancel <-chan struct{}, id nodeID) (*view, *overlay.Subse
 	return v, c.of[v.part], fuse.OK
 }
 
-func (v *view) partChild(view uint64, n overlay.NodeID, a *overlay.Attr) nodeID {
+// partChild is the node of an entry of a directory of a part, and its generation.
+func (v *view) partChild(view uint64, n overlay.NodeID, a *overlay.Attr) (id nodeID, generation uint64) {
 	if isDir(a.Mode) {
-		return partID(view, n)
+		return partID(view, n), v.generation
 	}
-	return v.child(view, n, a)
+	return v.child(view, n, a), 0
 }
 
 func (f *fsys) partLookup(cancel <-chan struct{}, id nodeID, name string, out *fuse.EntryOut) fuse.Status {
@@ -125,7 +127,9 @@ func (f *fsys) partLookup(cancel <-chan struct{}, id nodeID, name string, out *f
 	}
 	a := v.tree.Attr(n)
 	partAttr(&a)
-	setEntry(out, v.partChild(id.view(), n, &a), &a)
+	c, generation := v.partChild(id.view(), n, &a)
+	setEntry(out, c, &a)
+	out.Generation = generation
 	return fuse.OK
 }
 
@@ -151,7 +155,8 @@ func (f *fsys) partReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.Di
 		}
 		a := v.tree.Attr(n)
 		partAttr(&a)
-		if !addAttr(out, name, v.partChild(id.view(), n, &a), &a, pos+firstPos, plus) {
+		c, generation := v.partChild(id.view(), n, &a)
+		if !addGeneration(out, name, c, generation, &a, pos+firstPos, plus) {
 			return fuse.OK
 		}
 	}

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	digest "github.com/opencontainers/go-digest"
@@ -140,8 +143,8 @@ func (c *commands) write(ctx context.Context, b []byte) error { return c.c.write
 func (c *commands) flush(context.Context, bool) error         { return nil }
 func (c *commands) release()                                  {}
 
-// loads is ctl/load or ctl/import. A first write of one line that starts with "/" is a path;
-// anything else starts an archive, which ends with a close(2) after some bytes
+// loads is ctl/load or ctl/import. A first write that starts with "/" or a quote, or
+// that is one line of text, is a command with a path; anything else starts an archive, which ends with a close(2) after some bytes
 // of it. Then the next may follow.
 type loads struct {
 	f   *fsys
@@ -174,7 +177,7 @@ func (l *loads) write(ctx context.Context, b []byte) error {
 		return l.failed
 	}
 	if l.stream == nil {
-		if isPath(b) {
+		if isCommand(b) {
 			return l.c.write(l.f, ctx, l.uid, b)
 		}
 		l.start()
@@ -191,8 +194,19 @@ func (l *loads) write(ctx context.Context, b []byte) error {
 	return nil
 }
 
-func isPath(b []byte) bool {
-	return len(b) > 0 && b[0] == '/' && len(b) <= ctl.MaxCommand && bytes.IndexByte(b, 0) < 0
+// isCommand tells whether a first write is a command, so that who writes a path
+// that cannot be meant hears of it at once: a shell's echo does not look at close(2).
+func isCommand(b []byte) bool {
+	if len(b) == 0 || len(b) > ctl.MaxCommand || bytes.IndexByte(b, 0) >= 0 {
+		return false
+	}
+	return strings.IndexByte("/\"'", b[0]) >= 0 || isLine(b)
+}
+
+// isLine tells whether all of b is one line of text, its newline included.
+func isLine(b []byte) bool {
+	text, ends := bytes.CutSuffix(b, []byte{'\n'})
+	return ends && utf8.Valid(text) && bytes.IndexFunc(text, unicode.IsControl) < 0
 }
 
 func (l *loads) start() {

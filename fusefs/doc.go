@@ -25,7 +25,10 @@
 //
 // merged, layer and inode are those of overlay.NodeID. Views, layers, images,
 // directories of images/, stores, pairs and links each have slots that are given out when they
-// are first looked up and never used twice during a mount.
+// are first looked up and never used twice during a mount, but for views of kind 3: those
+// of a pair are given out again once the kernel has forgotten the pair's directory, and with
+// it all below. Their directories have a generation that tells the one from the other, to
+// a kernel that keeps a bare inode (under inotify) or gets a file handle from before.
 //
 // # Caching
 //

@@ -83,6 +83,13 @@ func (f *fsys) answer(dir nodeID, name string, out *fuse.EntryOut) error {
 func (f *fsys) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
 	dir := nodeID(h.NodeId)
 	r, ok := f.place(dir)
+	if !ok && dir.kind() == kindSynth && dir.synthType() == typeImage && dir.file() == 0 {
+		// ln without -n or -T follows a name that is taken, and goes into the image.
+		return f.change(cancel, h, nil, func(_ context.Context, uid uint32) error {
+			return f.ctl.Refuse(uid, "tag", target+" "+name,
+				fmt.Errorf("the name is there already and leads to an image, into which nothing can be put; ln -sfn changes it: %w", store.ErrExists))
+		})
+	}
 	if !ok {
 		return f.immutable()
 	}

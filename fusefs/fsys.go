@@ -45,7 +45,7 @@ type fsys struct {
 	parts  interned[string]    // by name of a store
 	pairs  pairs
 	// partViews are those of compared images
-	partViews table[view]
+	partViews reused[view]
 	algs      interned[string] // by algorithm of a digest
 	links     interned[link]   // by where it is and where it leads
 
@@ -95,6 +95,7 @@ func newFS(life context.Context, st store.Store, o Options) (*fsys, error) {
 	f.handles.init()
 	f.notices.init()
 	f.pairs.init()
+	f.partViews.limit = maxViews
 	s, err := f.look(nil)
 	if err != nil {
 		return nil, err

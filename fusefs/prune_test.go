@@ -3,6 +3,7 @@ package fusefs_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -101,6 +102,19 @@ func testImport(t *testing.T, o fusefs.Options) {
 	if l := lastOf(t, dir); !l.OK || len(l.Tags) != 1 || l.Tags[0] != "me/app:v1" || !strings.HasPrefix(l.ID, "sha256:") {
 		t.Errorf("last: %+v", l)
 	}
+	spaced := filepath.Join(t.TempDir(), `my "root" it's.tar`)
+	if err := os.WriteFile(spaced, tar, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for n, q := range []string{`"` + strings.ReplaceAll(spaced, `"`, `\"`) + `"`, "'" + strings.ReplaceAll(spaced, "'", `'\''`) + "'"} {
+		name := fmt.Sprintf("me/quoted:v%d", n)
+		if err := command(dir, "import", q+" "+name+"\n"); err != nil {
+			t.Errorf("%s: %v", q, err)
+		}
+		if l := lastOf(t, dir); !l.OK || len(l.Tags) != 1 || l.Tags[0] != name {
+			t.Errorf("%s: last: %+v", q, l)
+		}
+	}
 	// As cp does it.
 	if err := command(dir, "import", string(tar)); err != nil {
 		t.Error(err)
@@ -116,6 +130,11 @@ func testImport(t *testing.T, o fusefs.Options) {
 	wantErr(t, "a directory", command(dir, "import", "/tmp x:1"), unix.EINVAL)
 	wantErr(t, "bad name", command(dir, "import", file+" A"), unix.EINVAL)
 	wantErr(t, "blanks", command(dir, "import", "/a b c"), unix.EINVAL)
+	wantErr(t, "a relative path in quotes", command(dir, "import", `"a b" c`), unix.EINVAL)
+	wantErr(t, "a quote that is not closed", command(dir, "import", `"`+spaced+"\n"), unix.EINVAL)
+	if l := lastOf(t, dir); l.OK || !strings.Contains(l.Error, "a quote is not closed") {
+		t.Errorf("last: %+v", l)
+	}
 	if got := list(t, dir, "ids"); got != before {
 		t.Errorf("failures left %q, before %q", got, before)
 	}

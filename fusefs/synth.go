@@ -165,11 +165,15 @@ func (f *fsys) synthLookup(dir nodeID, name string, out *fuse.EntryOut) fuse.Sta
 		a, st := f.layerAttr(id)
 		if st == fuse.OK {
 			setEntry(out, id, &a)
+			if v := f.view(id); v != nil && id.kind() == kindPart {
+				out.Generation = v.generation
+			}
 		}
 		return st
 	}
 	n, err := f.synthNode(id)
 	if err != nil {
+		f.Forget(uint64(id), 1) // the kernel does not hear of it
 		return f.status("lookup "+name, dir, err)
 	}
 	out.NodeId = uint64(id)

@@ -50,6 +50,40 @@ func (t *table[T]) add(limit uint64, make func(slot uint64) *T) (uint64, *T, err
 	return slot, v, nil
 }
 
+// reused is a table whose slots can be given out again. What has a slot has a
+// generation beside it, so that the two together are never used twice.
+type reused[T any] struct {
+	table[T]
+	limit uint64     // of slots
+	mu    sync.Mutex // guards what follows
+	free  []uint64   // slots that were given back, the first of them first
+	count uint64     // slots that were given out again
+}
+
+// add gives a slot to what make returns for it and a generation, which is not 0
+// if the slot had been given to something else before.
+func (t *reused[T]) add(make func(slot, generation uint64) *T) (uint64, *T, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.free) == 0 {
+		return t.table.add(t.limit, func(slot uint64) *T { return make(slot, 0) })
+	}
+	slot := t.free[0]
+	t.free = t.free[1:]
+	t.count++
+	v := make(slot, t.count)
+	t.set(slot, v)
+	return slot, v, nil
+}
+
+// release clears a slot that nobody has a number of any more.
+func (t *reused[T]) release(slot uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clear(slot)
+	t.free = append(t.free, slot)
+}
+
 // size is the number of slots given out.
 func (t *table[T]) size() uint64 {
 	t.mu.Lock()
@@ -57,7 +91,7 @@ func (t *table[T]) size() uint64 {
 	return t.n
 }
 
-// clear lets go of what is in a slot, which is not given out again.
+// clear lets go of what is in a slot, which keeps being taken.
 func (t *table[T]) clear(slot uint64) { t.set(slot, nil) }
 
 // set puts another item into a slot that was given out.

@@ -38,6 +38,8 @@ type view struct {
 	gone   atomic.Bool   // its image was removed
 	pair   *pair         // of which it is a part; nil for a view of its own
 	part   int
+	// generation tells the view's directories from those of one that had its number before
+	generation uint64
 }
 
 // diff tells whether the view shows one layer with its whiteouts.
@@ -100,11 +102,11 @@ func (f *fsys) newView(ctx context.Context, img store.Image, from, to int, diff 
 	return dirID(slot, root), nil
 }
 
-// viewsOf returns the views that a directory is in one of. Their numbers are given
-// out once, and who compares images must not use up those of images.
+// viewsOf returns the views that a directory is in one of. The numbers of those of
+// images are given out once, and who compares images must not use them up.
 func (f *fsys) viewsOf(id nodeID) *table[view] {
 	if id.kind() == kindPart {
-		return &f.partViews
+		return &f.partViews.table
 	}
 	return &f.views
 }
@@ -244,6 +246,10 @@ func (f *fsys) viewReadDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) f
 }
 
 func addAttr(out *fuse.DirEntryList, name string, id nodeID, a *overlay.Attr, off uint64, plus bool) bool {
+	return addGeneration(out, name, id, 0, a, off, plus)
+}
+
+func addGeneration(out *fuse.DirEntryList, name string, id nodeID, generation uint64, a *overlay.Attr, off uint64, plus bool) bool {
 	e := fuse.DirEntry{Name: name, Mode: a.Mode, Ino: uint64(id), Off: off}
 	if !plus {
 		return out.AddDirEntry(e)
@@ -253,6 +259,7 @@ func addAttr(out *fuse.DirEntryList, name string, id nodeID, a *overlay.Attr, of
 		return false
 	}
 	setEntry(eo, id, a)
+	eo.Generation = generation
 	return true
 }
 

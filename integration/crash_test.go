@@ -76,6 +76,12 @@ func whole(t *testing.T, s harness.Imagefs, when string) {
 	if out, err := c.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("%s: check: %v\n%s", when, err, out)
 	}
+	tidy(t, s, when)
+}
+
+// tidy checks that nothing is left of what was interrupted.
+func tidy(t *testing.T, s harness.Imagefs, when string) {
+	t.Helper()
 	for _, d := range []string{"imagefs/stage", "imagefs/journal", "image/overlay2/layerdb/tmp"} {
 		if left, err := os.ReadDir(filepath.Join(s.Store, d)); err != nil && !os.IsNotExist(err) || len(left) > 0 {
 			t.Errorf("%s: left in %s: %v %v", when, d, left, err)
@@ -138,6 +144,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 		"rmi by ID, with all names": {full.Store, []string{"rmi", "-f", strings.Fields(full.Run(t, "images", "-q", "--no-trunc", "app:1"))[0]}, 10},
 		"prune of several":          {full.Store, []string{"prune", "-af"}, 15},
 		"tag":                       {full.Store, []string{"tag", "app:1", "new/name:x"}, 4},
+		"tag that is taken":         {full.Store, []string{"tag", "app:1", "app:2"}, 4},
 		"import":                    {full.Store, []string{"import", root, "root:1"}, 20},
 		"copy of several":           {"", []string{"copy", "app", "--to", "HERE"}, 40},
 	} {

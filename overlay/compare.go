@@ -111,19 +111,24 @@ func (c *comparison) differ(x, y NodeID) (w What, err error) {
 	}
 	p, q := c.a.where(x), c.b.where(y)
 	l, m := c.a.layers[p.Layer()], c.b.layers[q.Layer()]
-	if w = diffInodes(l, p.Ino(), m, q.Ino()); w&(DiffContent|DiffType) != 0 {
+	if w = diffInodes(l, p.Ino(), m, q.Ino()); !w.Undecided(m.Stat(q.Ino())) {
 		return w, nil
 	}
-	if a := l.Stat(p.Ino()); a.Mode&typeMask == modeRegular && a.Size > 0 {
-		same, err := c.equal(x, y)
-		if err != nil {
-			return 0, err
-		}
-		if !same {
-			w |= DiffContent
-		}
+	same, err := c.equal(x, y)
+	if err != nil {
+		return 0, err
+	}
+	if !same {
+		w |= DiffContent
 	}
 	return w, nil
+}
+
+// Undecided tells whether two inodes are regular files that have to be read to
+// know whether their content is the same: if w is in what they differ as far as
+// their layers tell, and the second has the attributes a.
+func (w What) Undecided(a Attr) bool {
+	return w&(DiffContent|DiffType) == 0 && a.Mode&typeMask == modeRegular && a.Size > 0
 }
 
 // diffInodes tells in what two inodes differ, as far as their layers know it:

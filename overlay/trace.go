@@ -35,7 +35,8 @@ type Step struct {
 // the path from; without a step no layer ever had it.
 //
 // Content is not read: of a file that comes again with the same size What does
-// not have DiffContent, and it can be 0.
+// not have DiffContent, and it can be 0; see What.Undecided. What is compared with
+// is the step before.
 //
 // The layers are looked into along the path only; nothing is merged.
 func Trace(layers []Layer, path string) ([]Step, error) {

@@ -87,6 +87,9 @@ func runCopy(ctx context.Context, a *app, o copyOptions, images []string) error 
 		}
 	}
 	limitMemory()
+	if a.memory.n == 0 {
+		a.memory.n = copyMemory
+	}
 	st, err := a.openStore(openOptions{})
 	if err != nil {
 		return during("copy", err)

@@ -113,6 +113,17 @@ func sentence(err error) string {
 	return strings.ReplaceAll(s, ": invalid: invalid ", ": invalid ") + advice
 }
 
+// shellWord is a word as it is typed to a shell.
+func shellWord(s string) string {
+	safe := func(r rune) bool {
+		return r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || strings.ContainsRune("_-./:@%+=,", r)
+	}
+	if s != "" && strings.TrimFunc(s, safe) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 // oneLine returns text without line breaks and without what a terminal obeys.
 func oneLine(s string) string {
 	return report.Printable(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' }), "; "))

@@ -118,3 +118,14 @@ func TestMountOptions(t *testing.T) {
 		t.Errorf("lowerdir: %v", err)
 	}
 }
+
+func TestShellWord(t *testing.T) {
+	for in, want := range map[string]string{
+		"app.tar": "app.tar", "/a/b-c_d.tar:1": "/a/b-c_d.tar:1", "my app.tar": "'my app.tar'", "it's": `'it'\''s'`, "": "''",
+		"https://x/?a=1&b=2": "'https://x/?a=1&b=2'", "$HOME": "'$HOME'", "a b": "'a b'", "~x": "'~x'", "a*b": "'a*b'", "-x": "-x",
+	} {
+		if got := shellWord(in); got != want {
+			t.Errorf("%s is %s, want %s", in, got, want)
+		}
+	}
+}

@@ -42,12 +42,12 @@ Topics:
 {{- if .HasAvailableLocalFlags}}
 
 Flags:
-{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{.LocalFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}
 {{- end}}
 {{- if .HasAvailableInheritedFlags}}
 
 For all commands:
-{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
+{{.InheritedFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}
 {{- end}}
 {{- if .HasAvailableSubCommands}}
 
@@ -196,9 +196,9 @@ inodes for the images of all.
 
 A change goes to the store that has the image, a removal of a name to the store
 whose name shows. load and import go to the embedded store, which they make, else
-to the only one that can be written; prune to each that can. A store that cannot do it says so (EOPNOTSUPP,
-EROFS). A store that was named and cannot be opened is an error; one that was
-only found is left out with a warning.
+to the only one that can be written; prune to each that can. A store that cannot
+do it says so (EOPNOTSUPP, EROFS). A store that was named and cannot be opened is
+an error; one that was only found is left out with a warning.
 
 The embedded store needs no daemon. Its layout on disk is Docker's own: a dockerd
 that is started on a copy of it lists, runs and saves its images.

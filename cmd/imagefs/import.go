@@ -112,11 +112,11 @@ func importable(a *app, o store.ImportOptions, input string) error {
 	st, err := os.Stat(input)
 	switch {
 	case err != nil && isURL(input):
-		return usagef("import: %s cannot be fetched; fetch it first: curl -sL %s | imagefs import -", input, input)
+		return usagef("import: %s cannot be fetched; fetch it first: curl -sL %s | imagefs import -", input, shellWord(input))
 	case err != nil:
 		return fmt.Errorf("import: %s: %w", input, errors.Unwrap(err))
 	case st.IsDir():
-		return usagef("import: %s is a directory; send it as a tar: tar -C %s -c . | imagefs import -", input, input)
+		return usagef("import: %s is a directory; send it as a tar: tar -C %s -c . | imagefs import -", input, shellWord(input))
 	}
 	return nil
 }

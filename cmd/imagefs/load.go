@@ -38,7 +38,11 @@ nothing behind.`,
   imagefs load -i layout/ --platform linux/arm64`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("load: takes no arguments; for an archive use 'imagefs load -i %s'", args[0])
+				use, file := "use 'imagefs load -i %s'", shellWord(args[0])
+				if file != args[0] { // it has quotes of its own
+					use = "use: imagefs load -i %s"
+				}
+				return usagef("load: takes no arguments; for an archive "+use, file)
 			}
 			return nil
 		},

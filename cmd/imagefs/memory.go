@@ -11,6 +11,7 @@ const (
 	startPercent = 400      // until the tree is ready: a few megabytes more, for a moment
 	servePercent = 50       // afterwards hardly anything is allocated, so it costs nothing to keep little
 	loadLimit    = 40 << 20 // from this size of the heap on, a load collects what it can
+	copyMemory   = 4 << 20  // what a copy keeps of decompressed data: it reads each layer from its start
 )
 
 // settled is how long after the tree is ready the start counts as over.

@@ -49,10 +49,11 @@ Requests go over io_uring where the kernel has that switched on for FUSE (Linux
 makes first looks faster, and else over /dev/fuse. imagefs
 itself never switches it on.
 
-Options for -o: ro, passthrough, list_origin, allow_other, suid, dev, noexec, transport=NAME, and those
-of every file system that change nothing here. With mount(8) and in /etc/fstab the type is
-fuse.imagefs, the device a STORE, or none for those that are found; there -o also
-takes store=STORE for more of them, and with_suid and with_dev for --suid and --dev.
+Options for -o: ro, passthrough, list_origin, allow_other, suid, dev, noexec,
+transport=NAME, and those of every file system that change nothing here. With
+mount(8) and in /etc/fstab the type is fuse.imagefs, the device a STORE, or none
+for those that are found; there -o also takes store=STORE for more of them, and
+with_suid and with_dev for --suid and --dev.
 See also: imagefs help stores, imagefs help tree, imagefs help control.`,
 		Example: `  sudo imagefs mount /mnt
   sudo imagefs mount --allow-other /var/lib/docker /mnt

@@ -24,10 +24,10 @@ func newMountsCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mounts",
 		Short: "List what imagefs has mounted, where, and from which stores",
-		Long: `List the mounts of imagefs that there are, whoever made them, with the stores that
-each shows and the process that serves it. Of a mount whose process does not answer
-(it is dead, or another user's that is in another network namespace) the mount table says where the
-stores are.
+		Long: `List the mounts of imagefs that there are, whoever made them, with the stores
+that each shows and the process that serves it. Of a mount whose process does
+not answer (it is dead, or another user's that is in another network namespace)
+the mount table says where the stores are.
 
 Fields for --format: .Mountpoint .Store (names) .Source (paths) .Options .Transport
 .PID .State (serving, silent, dead) .Since .Version`,

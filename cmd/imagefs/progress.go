@@ -22,13 +22,17 @@ type progress struct {
 	show chan any // closed when the bar shall appear
 	wait *time.Timer
 
+	moving sync.Mutex // guards what follows; taken before mu
+	pool   *mpb.Progress
+	bar    *mpb.Bar
+	ended  bool
+
+	// The bar takes mu while it is drawn, and whoever moves it waits for that: so
+	// nobody has mu who calls the bar.
 	mu    sync.Mutex // guards what follows
-	pool  *mpb.Progress
-	bar   *mpb.Bar
 	what  string
 	total int64
 	plain bool // what is counted are things, not bytes
-	ended bool
 }
 
 // newProgress returns the bar for one piece of work, nil if it is not wanted:
@@ -47,17 +51,22 @@ func (p *progress) report(now archive.Progress) {
 	if p == nil {
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.moving.Lock()
+	defer p.moving.Unlock()
 	if p.ended {
 		return
 	}
-	p.what = now.What
 	if p.bar == nil {
 		p.start()
 	}
-	if now.Total > 0 && now.Total != p.total {
+	p.mu.Lock()
+	p.what = now.What
+	other := now.Total > 0 && now.Total != p.total
+	if other {
 		p.total = now.Total
+	}
+	p.mu.Unlock()
+	if other {
 		p.bar.SetTotal(now.Total, false)
 	}
 	p.bar.SetCurrent(now.Read)
@@ -74,7 +83,7 @@ func (p *progress) count(what string, done, of int) {
 	p.report(archive.Progress{Read: int64(done), Total: int64(of), What: what})
 }
 
-// start makes the bar; p.mu is held.
+// start makes the bar; p.moving is held.
 func (p *progress) start() {
 	p.pool = mpb.New(mpb.WithOutput(p.out), mpb.WithRenderDelay(p.show), mpb.WithWidth(64), mpb.WithAutoRefresh())
 	known := func(decor.Statistics) bool {
@@ -120,16 +129,15 @@ func (p *progress) done() {
 	if p == nil {
 		return
 	}
-	p.mu.Lock()
-	ended, pool, bar := p.ended, p.pool, p.bar
-	p.ended = true
-	p.mu.Unlock()
-	if ended {
+	p.moving.Lock()
+	defer p.moving.Unlock()
+	if p.ended {
 		return
 	}
+	p.ended = true
 	p.wait.Stop()
-	if pool != nil {
-		bar.Abort(true)
-		pool.Wait()
+	if p.pool != nil {
+		p.bar.Abort(true)
+		p.pool.Wait()
 	}
 }

@@ -112,6 +112,10 @@ func archives() map[string]*storetest.Archive {
 		"bare.tar": storetest.Docker(scriptImages["bare"]),
 		"odd.tar":  storetest.Docker(storetest.Image{Names: []string{"odd:1"}, Layers: [][]byte{baseLayer, storetest.Files("odd\xff=x")}}),
 		"evil.tar": storetest.Docker(scriptImages["evil"]),
+		"again.tar": storetest.Docker(storetest.Image{Names: []string{"again:1"}, Layers: [][]byte{baseLayer,
+			storetest.Tar(storetest.Entry{Name: "bin/tool", Body: "#!/bin/sh\n", Mode: 0o755}),
+			storetest.Tar(storetest.Entry{Name: "bin/tool", Body: "#!/bin/sh\n", Mode: 0o755}, storetest.Entry{Name: "more"}),
+			storetest.Tar(storetest.Entry{Name: "bin/tool", Body: "#!/bin/zh\n", Mode: 0o755})}}),
 	}
 }
 

@@ -23,21 +23,23 @@ func newWhichCommand(a *app) *cobra.Command {
 		Short: "Tell which layer a path of an image is from, and what wrote it",
 		Long: `Tell what each layer of an image did to a path, the lowest first: the number of
 the layer, its diff ID, and the command that made it. The last line is what the
-image has; if that says deleted, the image does not have the path, but lower layers do.
+image has; if that says deleted, the image does not have the path, but lower
+layers do.
 
   added
-  changed   and what: type, content, mode, owner, time, xattr, link; content is not
-            read: of a file that was written again with the same size it may differ
-            or not ('imagefs diff IMAGE@3 IMAGE@4' reads it)
+  changed   and what: type, content, mode, owner, time, xattr, link; and of a
+            file if its content is the same: it was only touched, or copied up
+            to change something else, or written again as it was
   deleted   and by what: a whiteout, an opaque directory above it, or something
             else that replaced a directory above it
 
-Symbolic links on the way are followed inside the image, as it is or as the highest
-layer had it that has the path. The exit code is 1 if no layer ever had it. In a mounted tree,
-getfattr -n user.imagefs.layer tells the layer, and layers/N/ is what it has.
+Symbolic links on the way are followed inside the image, as it is or as the
+highest layer had it that has the path. The exit code is 1 if no layer ever had
+it. In a mounted tree, getfattr -n user.imagefs.layer tells the layer, and
+layers/N/ is what it has.
 
-Fields for --format: .Path .Layer .Change .What .Type .Mode .Owner .Size .ModTime
-.Target .DiffID .CreatedBy`,
+Fields for --format: .Path .Layer .Change .What .Content (same, changed or
+unknown) .Type .Mode .Owner .Size .ModTime .Target .DiffID .CreatedBy`,
 		Example: `  imagefs which nginx:1.25 /etc/nginx/nginx.conf
   imagefs which --no-trunc nginx:1.25 /usr/sbin/nginx
   imagefs which -L debian:12 /bin/sh

@@ -19,7 +19,8 @@ type whichRow struct {
 	Path      string
 	Layer     string
 	Change    string // added, changed, deleted
-	What      string // of changed: what the index tells of; of deleted: by what
+	What      string // of changed: what differs from before; of deleted: by what
+	Content   string // of changed, a file: same, changed, unknown
 	Type      string
 	Mode      string // octal
 	Owner     string // uid:gid
@@ -42,6 +43,7 @@ func (r whichRow) MarshalJSON() ([]byte, error) {
 		Layer     int         `json:"layer"`
 		Change    string      `json:"change"`
 		What      string      `json:"what,omitempty"`
+		Content   string      `json:"content,omitempty"`
 		Type      string      `json:"type,omitempty"`
 		Mode      string      `json:"mode,omitempty"`
 		Owner     string      `json:"owner,omitempty"`
@@ -50,11 +52,11 @@ func (r whichRow) MarshalJSON() ([]byte, error) {
 		Target    string      `json:"target,omitempty"`
 		DiffID    string      `json:"diffid"`
 		CreatedBy string      `json:"created_by,omitempty"`
-	}{r.Path, n, r.Change, r.What, r.Type, r.Mode, r.Owner, json.Number(r.Size), r.ModTime, r.Target, r.DiffID, r.CreatedBy})
+	}{r.Path, n, r.Change, r.What, r.Content, r.Type, r.Mode, r.Owner, json.Number(r.Size), r.ModTime, r.Target, r.DiffID, r.CreatedBy})
 }
 
 var whichHeader = map[string]string{
-	"Path": "PATH", "Layer": "LAYER", "Change": "CHANGE", "What": "WHAT", "Type": "TYPE", "Mode": "MODE", "Owner": "OWNER",
+	"Path": "PATH", "Layer": "LAYER", "Change": "CHANGE", "What": "WHAT", "Content": "CONTENT", "Type": "TYPE", "Mode": "MODE", "Owner": "OWNER",
 	"Size": "SIZE", "ModTime": "MODIFIED", "Target": "TARGET", "DiffID": "DIFF ID", "CreatedBy": "CREATED BY",
 }
 
@@ -68,6 +70,9 @@ func writeWhich(w io.Writer, t rootfs.Trace, o whichOptions) error {
 		rows[i] = rowOfStep(t.Path, s, !o.noTrunc && table)
 		if table {
 			r := &rows[i]
+			if o.format == "" {
+				r.What = r.tellContent()
+			}
 			for _, f := range []*string{&r.Path, &r.What, &r.Target, &r.CreatedBy} {
 				*f = report.Printable(*f)
 			}
@@ -75,6 +80,20 @@ func writeWhich(w io.Writer, t rootfs.Trace, o whichOptions) error {
 	}
 	return report.WriteRows(w, o.format, "{{.Layer}}\t{{.Change}}\t{{.What}}\t{{.DiffID}}\t{{.CreatedBy}}", whichHeader, rows)
 }
+
+// tellContent is what differs, and of a file that was written again what does not.
+func (r whichRow) tellContent() string {
+	switch r.Content {
+	case rootfs.SameContent.String():
+		return r.What + "; same content"
+	case rootfs.UnknownContent.String():
+		return r.What + "; content cannot be read"
+	}
+	return r.What
+}
+
+// writtenAgain is the What of a change that changes nothing.
+const writtenAgain = "written again"
 
 func rowOfStep(path string, s rootfs.Step, short bool) whichRow {
 	r := whichRow{
@@ -91,9 +110,9 @@ func rowOfStep(path string, s rootfs.Step, short bool) whichRow {
 		}
 		return r
 	}
-	r.What, r.Target = s.What.String(), s.Target
+	r.What, r.Content, r.Target = s.What.String(), s.Content.String(), s.Target
 	if s.Op == 'C' && s.What == 0 {
-		r.What = "written again"
+		r.What = writtenAgain
 	}
 	r.Type, r.Mode = typeNames[s.Mode&unix.S_IFMT], fmt.Sprintf("%04o", s.Mode&0o7777)
 	r.Owner, r.Size = fmt.Sprintf("%d:%d", s.UID, s.GID), strconv.FormatUint(s.Size, 10)

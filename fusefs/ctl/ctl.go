@@ -100,7 +100,10 @@ func line(b []byte) (string, error) {
 // Tag handles "SRC TARGET".
 func (c *Ctl) Tag(ctx context.Context, uid uint32, cmd []byte) error {
 	return c.run(uid, "tag", cmd, func(s string) (r Result, err error) {
-		f := strings.Fields(s)
+		f, err := words(s)
+		if err != nil {
+			return r, err
+		}
 		if len(f) != 2 {
 			return r, fmt.Errorf("want two words, SRC TARGET, got %d: %w", len(f), store.ErrInvalid)
 		}
@@ -123,7 +126,10 @@ func (c *Ctl) Tag(ctx context.Context, uid uint32, cmd []byte) error {
 // Rmi handles "REF" and "-f REF".
 func (c *Ctl) Rmi(ctx context.Context, uid uint32, cmd []byte) error {
 	return c.run(uid, "rmi", cmd, func(s string) (r Result, err error) {
-		f := strings.Fields(s)
+		f, err := words(s)
+		if err != nil {
+			return r, err
+		}
 		force := len(f) > 0 && (f[0] == "-f" || f[0] == "--force")
 		if force {
 			f = f[1:]
@@ -145,9 +151,12 @@ func (c *Ctl) Rmi(ctx context.Context, uid uint32, cmd []byte) error {
 	})
 }
 
-// LoadPath handles "/absolute/path" of an archive or a layout directory.
+// LoadPath handles "/absolute/path" of an archive or a layout directory, quoted or not.
 func (c *Ctl) LoadPath(ctx context.Context, uid uint32, cmd []byte) error {
 	return c.run(uid, "load", cmd, func(s string) (r Result, err error) {
+		if s, err = path(s); err != nil {
+			return r, err
+		}
 		if !strings.HasPrefix(s, "/") {
 			return r, fmt.Errorf("%.200q is not an absolute path: %w", s, store.ErrInvalid)
 		}
@@ -285,6 +294,9 @@ from image to image.
   echo '/abs/root.tar NAME' > import
                                 make an image of a root file system; NAME may be
                                 left out; cp root.tar import makes one without
+  echo '"/abs/my root.tar" NAME' > import
+                                a word with blanks is quoted, with " or ', as in a
+                                shell
   echo dangling > prune         remove images that have no name; all: whatever no
                                 container uses. Further words: dry-run, label=L,
                                 label!=L, until=24h. last has what went

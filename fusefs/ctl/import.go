@@ -10,12 +10,15 @@ import (
 )
 
 // ImportPath handles "/absolute/path" of a tar of a root file system, and the
-// name for its image if it shall have one. The path has no blanks.
+// name for its image if it shall have one. A path with blanks is quoted.
 func (c *Ctl) ImportPath(ctx context.Context, uid uint32, cmd []byte) error {
 	return c.run(uid, "import", cmd, func(s string) (r Result, err error) {
-		f := strings.Fields(s)
+		f, err := words(s)
+		if err != nil {
+			return r, err
+		}
 		if len(f) == 0 || len(f) > 2 || !strings.HasPrefix(f[0], "/") {
-			return r, fmt.Errorf("want /absolute/path.tar [NAME], without blanks in the path: %w", store.ErrInvalid)
+			return r, fmt.Errorf("want /absolute/path.tar [NAME], a path with blanks in quotes: %w", store.ErrInvalid)
 		}
 		if c.o.Importer == nil {
 			return r, store.Cannot(c.st, "import images")

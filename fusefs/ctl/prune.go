@@ -18,7 +18,7 @@ type Pruned struct {
 }
 
 // Prune handles words in any order: "dangling" or "all", "dry-run", and the
-// conditions "label=…", "label!=…" and "until=…", which have no blanks.
+// conditions "label=…", "label!=…" and "until=…"; one with blanks is quoted.
 func (c *Ctl) Prune(ctx context.Context, uid uint32, cmd []byte) error {
 	return c.run(uid, "prune", cmd, func(s string) (r Result, err error) {
 		o, err := pruneOptions(s)
@@ -43,12 +43,15 @@ func (c *Ctl) Prune(ctx context.Context, uid uint32, cmd []byte) error {
 }
 
 func pruneOptions(s string) (o prune.Options, err error) {
-	words := strings.Fields(s)
-	if len(words) == 0 {
+	list, err := words(s)
+	if err != nil {
+		return o, err
+	}
+	if len(list) == 0 {
 		return o, fmt.Errorf("want dangling or all: %w", store.ErrInvalid)
 	}
 	dangling := false
-	for _, w := range words {
+	for _, w := range list {
 		switch {
 		case w == "dangling":
 			dangling = true

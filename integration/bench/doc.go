@@ -1,6 +1,6 @@
 // Package bench measures imagefs against what its users have otherwise: the
 // kernel's overlayfs and fuse-overlayfs on the same layer directories, docker
-// and podman load, docker save, tar, rm and gzip. `make bench` runs it whole,
+// and podman load, docker save, skopeo copy, tar, rm and gzip. `make bench` runs it whole,
 // compares what it measures with the last results in this directory and writes
 // new ones: RESULTS.md for people, results.json for the next comparison.
 // Without -full it goes once through every row with tiny images, to see that

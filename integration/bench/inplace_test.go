@@ -143,7 +143,7 @@ func inPlaceRows() []row {
 // allRows are all rows in the order in which they are measured: what deletes
 // comes last.
 func allRows() (out []row) {
-	for _, rows := range [][]row{readRows(), storeRows(), loadRows(), saveRows(), inPlaceRows()} {
+	for _, rows := range [][]row{readRows(), storeRows(), loadRows(), saveRows(), copyRows(), inPlaceRows()} {
 		out = append(out, rows...)
 	}
 	return append(out, row{"rmi", rowRmi, 1, removing})

@@ -27,6 +27,7 @@ const (
 	tarX        = "tar x"
 	tarSync     = "tar x, synced"
 	dockerSave  = "docker save"
+	skopeoCopy  = "skopeo copy"
 	rmR         = "rm -r"
 	loadFirst   = "imagefs load, then mount"
 	plainGzip   = "gzip -dc"
@@ -56,6 +57,8 @@ const (
 	rowLayerTar = "layer.tar of all layers"
 	rowImageTar = "image.tar"
 	rowSave     = "imagefs save"
+	rowCopyTar  = "to a docker-archive"
+	rowCopyGzip = "to an OCI layout, gzip"
 	rowRmi      = "an image"
 	rowPlain    = "docker-archive"
 	rowGzip     = "docker-archive, gzip"
@@ -78,6 +81,8 @@ var groups = []group{
 		[]string{ours}, ""},
 	{"save", "Giving tars back", "Milliseconds to write everything into a pipe, with the ratio to `docker save` of the same image. *fresh*: on a new mount; *warm*: again.",
 		[]string{ours, readOnly, ring, ringReadOnly, dockerSave}, dockerSave},
+	{"copy", "Copying", "Milliseconds to copy the image of a docker-archive that is in the page cache, with the ratio to `skopeo copy`. `imagefs copy` is durable when it returns.",
+		[]string{ours, skopeoCopy}, skopeoCopy},
 	{"rmi", "Removing", "Milliseconds to remove an image and its layers, with the ratio to `rm -r` of its layers as tar unpacked them.",
 		[]string{ours, rmR}, rmR},
 	{"in place", "Archives in place", "Milliseconds: `imagefs mount ARCHIVE` against loading the archive and mounting the store. *first ls*: from nothing to the list of the root directory, with an empty cache; *seen before*: with what the first mount left there; *full read*: `tar | cat` of the root file system, mount included.",

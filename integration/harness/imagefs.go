@@ -65,6 +65,8 @@ type Imagefs struct {
 	UID   int // run as this user; 0: as the test's own
 	// Transport of its mounts; "": what is best on this machine
 	Transport string
+	Program   string   // the binary, "" for that of Binary
+	Env       []string // added to the environment
 }
 
 // NewStore returns the command on a store that is not there yet.
@@ -76,8 +78,13 @@ func NewStore(t testing.TB) Imagefs {
 // Cmd prepares a run of the command.
 func (i Imagefs) Cmd(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
-	c := exec.Command(Binary(t), append([]string{"--store", i.Store}, args...)...)
+	program := i.Program
+	if program == "" {
+		program = Binary(t)
+	}
+	c := exec.Command(program, append([]string{"--store", i.Store}, args...)...)
 	c.Env = append(os.Environ(), "IMAGEFS_STORE=", "GORACE=atexit_sleep_ms=0", "XDG_CACHE_HOME="+filepath.Join(os.TempDir(), "cache"))
+	c.Env = append(c.Env, i.Env...)
 	c.Dir = "/"
 	if i.UID != 0 {
 		own := filepath.Join(os.TempDir(), strconv.Itoa(i.UID))
@@ -137,6 +144,16 @@ func (i Imagefs) Mount(t testing.TB, flags ...string) *Mount {
 // MountAt is Mount on a directory of the caller's.
 func (i Imagefs) MountAt(t testing.TB, dir string, flags ...string) *Mount {
 	t.Helper()
+	m := i.TryMountAt(t, dir, flags...)
+	if m.Ended() {
+		t.Fatalf("imagefs mount ended: %v\n%s", m.err, m.log.String())
+	}
+	return m
+}
+
+// TryMountAt is MountAt of a server that may end before it is ready.
+func (i Imagefs) TryMountAt(t testing.TB, dir string, flags ...string) *Mount {
+	t.Helper()
 	Need(t, "/dev/fuse")
 	m := &Mount{Dir: dir, done: make(chan struct{})}
 	ready := listenReady(t)
@@ -170,7 +187,6 @@ func (i Imagefs) MountAt(t testing.TB, dir string, flags ...string) *Mount {
 			t.Fatal(err)
 		}
 	case <-m.done:
-		t.Fatalf("imagefs mount ended: %v\n%s", m.err, m.log.String())
 	case <-time.After(time.Minute):
 		t.Fatal("imagefs mount: not ready after a minute")
 	}
@@ -197,6 +213,32 @@ func (m *Mount) Kill() {
 	_ = m.Server.Kill()
 	<-m.done
 	m.err = nil
+}
+
+// Ended tells whether the server has ended.
+func (m *Mount) Ended() bool {
+	select {
+	case <-m.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Killed waits a moment for the end of a server that is to die by SIGKILL; false
+// if it lives, or ended otherwise.
+func (m *Mount) Killed(within time.Duration) bool {
+	select {
+	case <-m.done:
+	case <-time.After(within):
+		return false
+	}
+	var exit *exec.ExitError
+	if !errors.As(m.err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		return false
+	}
+	m.err = nil
+	return true
 }
 
 // Path returns a path in the tree.

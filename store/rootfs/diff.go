@@ -56,7 +56,9 @@ func (an *Answers) Bytes() int { return 8 * cap(an.bits) }
 func Record(ctx context.Context, a, b *FS, yield func(Difference) bool) (*Answers, error) {
 	an := &Answers{}
 	err := compare(ctx, a, b, func(x, y overlay.NodeID) (bool, error) {
-		same, err := sameContent(ctx, a, b, a.node(x), b.node(y))
+		p, q := a.node(x), b.node(y)
+		same, err := sameContent(ctx, int64(p.Size),
+			func() (store.File, error) { return a.Open(p) }, func() (store.File, error) { return b.Open(q) })
 		if an.n&63 == 0 {
 			an.bits = append(an.bits, 0)
 		}
@@ -108,18 +110,18 @@ func compare(ctx context.Context, a, b *FS, equal func(x, y overlay.NodeID) (boo
 	return errors.Join(err, stopped)
 }
 
-func sameContent(ctx context.Context, a, b *FS, x, y Node) (bool, error) {
-	p, err := a.Open(x)
+// sameContent compares two files of one size.
+func sameContent(ctx context.Context, size int64, a, b func() (store.File, error)) (bool, error) {
+	p, err := a()
 	if err != nil {
 		return false, err
 	}
 	defer p.Close()
-	q, err := b.Open(y)
+	q, err := b()
 	if err != nil {
 		return false, err
 	}
 	defer q.Close()
-	size := int64(x.Size)
 	n := min(size, copySize)
 	one, two := make([]byte, n), make([]byte, n)
 	for off := int64(0); off < size; off += n {

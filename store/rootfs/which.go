@@ -20,9 +20,24 @@ type Step struct {
 	overlay.Step
 	overlay.Attr               // of what the layer has there; zero of a deletion
 	Target       string        // of a symbolic link
+	Content      Content       // of 'C': whether it is the content that was there before
 	DiffID       digest.Digest // of the layer
 	CreatedBy    string        // the step of the history that made the layer, "" if it does not say
 }
+
+// Content tells whether a regular file has the content of the one that it replaces.
+type Content uint8
+
+// What is known of the content.
+const (
+	NoContent      Content = iota // one of the two is no regular file
+	SameContent                   // written again, or copied up
+	OtherContent                  // What has overlay.DiffContent
+	UnknownContent                // one of them cannot be read
+)
+
+// String is "same", "changed", "unknown", or "".
+func (c Content) String() string { return [...]string{"", "same", "changed", "unknown"}[c] }
 
 // Trace is what the layers of an image do to a path.
 type Trace struct {
@@ -38,7 +53,8 @@ func (t Trace) There() bool { return t.Steps[len(t.Steps)-1].Op != 'D' }
 // the image, as Find does, the last component only if follow is set or the path
 // ends in a slash. A path that the root file system does not have is looked for
 // in the layers 0 to n, n the largest that has it. An *fs.PathError with
-// unix.ENOENT if no layer ever had it. No content is read.
+// unix.ENOENT if no layer ever had it. The content of a file that comes again is
+// read if it has the same size.
 func Which(ctx context.Context, img store.Image, name string, follow bool) (Trace, error) {
 	if err := whole(img); err != nil {
 		return Trace{}, err
@@ -62,7 +78,7 @@ func Which(ctx context.Context, img store.Image, name string, follow bool) (Trac
 		}
 		real, err := realPath(layers[:n], name, follow)
 		if err == nil {
-			return trace(img, layers, real)
+			return trace(ctx, img, layers, real)
 		}
 		if first == nil {
 			first = err
@@ -85,7 +101,7 @@ func whole(img store.Image) error {
 	return nil
 }
 
-func trace(img store.Image, layers []overlay.Layer, real string) (Trace, error) {
+func trace(ctx context.Context, img store.Image, layers []overlay.Layer, real string) (Trace, error) {
 	steps, err := overlay.Trace(layers, real)
 	if err != nil {
 		return Trace{}, err
@@ -93,11 +109,16 @@ func trace(img store.Image, layers []overlay.Layer, real string) (Trace, error) 
 	c := img.Config()
 	history := c.LayerHistory()
 	out := Trace{Path: "/" + real}
-	for _, s := range steps {
+	for i, s := range steps {
 		l := layers[s.Layer]
 		step := Step{Step: s, DiffID: img.Layers()[s.Layer].DiffID()}
 		if s.Op != 'D' {
 			step.Attr, step.Target = l.Stat(s.Ino), l.Readlink(s.Ino)
+		}
+		if s.Op == 'C' {
+			if err := step.compare(ctx, img.Layers(), out.Steps[i-1]); err != nil {
+				return Trace{}, err
+			}
 		}
 		if h := history[s.Layer]; h >= 0 {
 			step.CreatedBy = c.History[h].CreatedBy
@@ -105,6 +126,36 @@ func trace(img store.Image, layers []overlay.Layer, real string) (Trace, error) 
 		out.Steps = append(out.Steps, step)
 	}
 	return out, nil
+}
+
+// compare finds out what became of the content that was there before. What cannot
+// be read leaves that open; an error is that of ctx.
+func (s *Step) compare(ctx context.Context, layers []store.Layer, before Step) error {
+	if s.Mode&unix.S_IFMT != unix.S_IFREG || before.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil
+	}
+	l, m := layers[before.Layer], layers[s.Layer]
+	switch {
+	case s.What&overlay.DiffContent != 0:
+		s.Content = OtherContent
+		return nil
+	case !s.What.Undecided(s.Attr), before.Ino == s.Ino && l.Key() == m.Key():
+		s.Content = SameContent
+		return nil
+	}
+	same, err := sameContent(ctx, int64(s.Size),
+		func() (store.File, error) { return l.Open(ctx, before.Ino) }, func() (store.File, error) { return m.Open(ctx, s.Ino) })
+	switch {
+	case err != nil:
+		s.Content = UnknownContent
+		return ctx.Err()
+	case same:
+		s.Content = SameContent
+	default:
+		s.What |= overlay.DiffContent
+		s.Content = OtherContent
+	}
+	return nil
 }
 
 // realPath follows the symbolic links of a path in a stack of layers. The

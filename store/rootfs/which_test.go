@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imagefs/overlay"
 	"imagefs/store"
 	"imagefs/store/storetest"
 )
@@ -68,4 +70,83 @@ func TestWhich(t *testing.T) {
 	if _, err := Which(ctx, broken{}, "/", false); !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("%v", err)
 	}
+}
+
+// Content is read where sizes do not tell, and compared with what was there before.
+func TestWhichContent(t *testing.T) {
+	file := func(name, body string, mode int64) storetest.Entry {
+		return storetest.Entry{Name: name, Body: body, Mode: mode}
+	}
+	twice := storetest.Tar(file("twice", "T", 0), file("kind", "K", 0))
+	_, s := open(t,
+		storetest.Tar(file("f", "abc", 0), file("empty", "", 0), storetest.Entry{Name: "kind", Link: "f"}, storetest.Entry{Name: "l", Link: "f"}, storetest.Entry{Name: "d/"}),
+		twice,
+		storetest.Tar(file("f", "abc", 0o600), file("empty", "", 0), storetest.Entry{Name: "l", Link: "f"}, storetest.Entry{Name: "d/"}),
+		storetest.Tar(file("f", "abd", 0o600)),
+		storetest.Tar(file("f", "longer", 0o600)),
+		twice,
+		storetest.Tar(storetest.Entry{Name: ".wh.f"}, storetest.Entry{Name: "hard", Type: '1', Link: "twice"}),
+		storetest.Tar(file("f", "longer", 0o600)),
+		storetest.Tar(file("f", "longer", 0o600)),
+	)
+	id, _, err := store.Resolve(ctx, s, "a:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := s.Image(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func(img store.Image, path string) string {
+		w, err := Which(ctx, img, path, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, s := range w.Steps {
+			got += fmt.Sprintf(" %d%c", s.Layer, s.Op)
+			if s.Op == 'C' {
+				got += fmt.Sprintf("%s=%s", s.What, s.Content)
+			}
+		}
+		return got
+	}
+	for path, want := range map[string]string{
+		"f":     " 0A 2Cmode=same 3Ccontent=changed 4Ccontent=changed 6D 7A 8C=same",
+		"empty": " 0A 2C=same",
+		"kind":  " 0A 1Ctype= 5C=same",
+		"twice": " 1A 5C=same",
+		"l":     " 0A 2C=",
+		"d":     " 0A 2C=",
+	} {
+		if got := look(img, path); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+	// What cannot be read is told of all the same, and what needs no reading is not read.
+	lost := unreadable{img}
+	for path, want := range map[string]string{
+		"f":     " 0A 2Cmode=unknown 3C=unknown 4Ccontent=changed 6D 7A 8C=unknown",
+		"empty": " 0A 2C=same",
+	} {
+		if got := look(lost, path); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}
+
+// unreadable is an image whose layers have lost their files.
+type unreadable struct{ store.Image }
+
+type unreadableLayer struct{ store.Layer }
+
+func (u unreadable) Layers() (out []store.Layer) {
+	for _, l := range u.Image.Layers() {
+		out = append(out, unreadableLayer{l})
+	}
+	return out
+}
+
+func (unreadableLayer) Open(context.Context, overlay.Ino) (store.File, error) {
+	return nil, store.ErrGone
 }

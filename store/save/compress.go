@@ -55,6 +55,15 @@ type plain struct{ io.Writer }
 
 func (plain) Close() error { return nil }
 
+// atOnce is how many streams are worth compressing at a time: of zstd one, which
+// takes several processors, and more memory than gzip.
+func (c Compression) atOnce() int {
+	if c == Gzip {
+		return min(2, runtime.GOMAXPROCS(0))
+	}
+	return 1
+}
+
 // layerType is the media type of a layer.
 func (c Compression) layerType() string {
 	return "application/vnd.oci.image.layer.v1.tar" + [...]string{"", "+gzip", "+zstd"}[c]

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"strings"
+	"sync"
 
 	digest "github.com/opencontainers/go-digest"
 
@@ -65,9 +66,10 @@ type index struct {
 type OCIOptions struct {
 	Compress Compression // of the layers
 	// Temp makes an empty file without a name, or one that goes by itself, for a
-	// compressed layer: its digest and size stand before it in an archive.
+	// compressed layer: its digest and size stand before it in an archive. Calls may
+	// overlap.
 	Temp     func() (*os.File, error)
-	Progress func(Progress) // of compressing; nil: silent
+	Progress func(Progress) // of compressing; nil: silent; calls do not overlap
 }
 
 // layout is an OCI layout in the making.
@@ -76,11 +78,14 @@ type layout struct {
 	members []member
 	blobs   map[digest.Digest]bool
 	layers  map[digest.Digest]descriptor // by diff ID
-	temps   []*os.File
-	index   []descriptor // of the manifests, one for each name
+	made    map[digest.Digest]*part      // layers compressed ahead, by diff ID
+	index   []descriptor                 // of the manifests, one for each name
 	docker  []dockerImage
-	done    int64
 	total   int64
+
+	mu    sync.Mutex // guards what follows, and calls of Progress, while layers are compressed
+	temps []*os.File
+	done  int64
 }
 
 // OCI makes an OCI archive of images. Compressed layers are made and kept in
@@ -115,6 +120,9 @@ func newLayout(ctx context.Context, items []Item, o OCIOptions, there map[digest
 	}()
 	if o.Compress != None {
 		if err := l.measure(ctx, items); err != nil {
+			return nil, err
+		}
+		if err := l.compressAhead(ctx, items); err != nil {
 			return nil, err
 		}
 	}
@@ -206,17 +214,82 @@ func (l *layout) layer(ctx context.Context, layer store.Layer) (descriptor, erro
 	if d, ok := l.layers[layer.DiffID()]; ok {
 		return d, nil
 	}
-	p, err := layerPart(ctx, layer)
-	if err == nil && l.o.Compress != None {
-		p, err = l.compress(ctx, p)
-	}
-	if err != nil {
-		return descriptor{}, err
+	p := l.made[layer.DiffID()]
+	if p == nil {
+		var err error
+		if p, err = l.part(ctx, layer); err != nil {
+			return descriptor{}, err
+		}
 	}
 	d := descriptor{MediaType: l.o.Compress.layerType(), Digest: p.sum, Size: p.size}
 	l.layers[layer.DiffID()] = d
 	l.add(d.Digest, member{part: p})
 	return d, nil
+}
+
+// part is a layer as the layout has it.
+func (l *layout) part(ctx context.Context, layer store.Layer) (*part, error) {
+	p, err := layerPart(ctx, layer)
+	if err == nil && l.o.Compress != None {
+		p, err = l.compress(ctx, p)
+	}
+	return p, err
+}
+
+// compressAhead compresses all layers that there are to compress, as many at a time
+// as the compression does not make parallel by itself. An image that is not whole
+// is left for later.
+func (l *layout) compressAhead(ctx context.Context, items []Item) error {
+	type work struct {
+		layer store.Layer
+		of    digest.Digest // image
+	}
+	var all []work
+	seen := map[digest.Digest]bool{}
+	for _, it := range items {
+		layers, err := Whole(it.Image)
+		if err != nil {
+			break
+		}
+		for _, layer := range layers {
+			if _, there := l.layers[layer.DiffID()]; !there && !seen[layer.DiffID()] {
+				seen[layer.DiffID()] = true
+				all = append(all, work{layer, it.Image.ID()})
+			}
+		}
+	}
+	workers := min(l.o.Compress.atOnce(), len(all))
+	if workers < 2 {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	l.made = map[digest.Digest]*part{}
+	todo := make(chan work)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for w := range todo {
+				p, err := l.part(ctx, w.layer)
+				if err != nil {
+					cancel(fmt.Errorf("image %s: %w", w.of, err)) // only the first counts
+					continue
+				}
+				l.mu.Lock()
+				l.made[w.layer.DiffID()] = p
+				l.mu.Unlock()
+			}
+		})
+	}
+	for _, w := range all {
+		select {
+		case todo <- w:
+		case <-ctx.Done():
+		}
+	}
+	close(todo)
+	wg.Wait()
+	return context.Cause(ctx)
 }
 
 // compress compresses a layer into a temporary file.
@@ -225,7 +298,9 @@ func (l *layout) compress(ctx context.Context, p *part) (*part, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.mu.Lock()
 	l.temps = append(l.temps, f)
+	l.mu.Unlock()
 	sum := sha256.New()
 	count := &counter{w: io.MultiWriter(f, sum)}
 	z, err := l.o.Compress.NewWriter(count)
@@ -234,9 +309,12 @@ func (l *layout) compress(ctx context.Context, p *part) (*part, error) {
 	}
 	one := &Archive{}
 	one.add(section{part: p})
-	before := l.done
+	var last int64
 	err = one.Write(ctx, z, func(now Progress) {
-		l.done = before + now.Done
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.done += now.Done - last
+		last = now.Done
 		if l.o.Progress != nil {
 			l.o.Progress(Progress{l.done, l.total, "compress " + p.what})
 		}
