@@ -38,7 +38,9 @@ var (
 // and for containers a suffix. No separators, no dot at the start. By hand, as
 // its neighbours: compiling an expression is a tenth of what a mount takes.
 func isCacheID[S string | []byte](s S) bool {
-	return isMade(s, 128, func(c byte) bool { return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '_' || c == '-' }) &&
+	return isMade(s, 128, func(c byte) bool {
+		return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '_' || c == '-'
+	}) &&
 		s[0] != '_' && s[0] != '-'
 }
 
