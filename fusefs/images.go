@@ -141,14 +141,10 @@ func (f *fsys) digestList(alg string) ([]dirent, error) {
 	return out, nil
 }
 
-// idsChild finds an image by its ID, or by a prefix of it as a link.
+// idsChild finds an image by its ID, or by a prefix of it or an alias as a link.
 func (f *fsys) idsChild(name string) (nodeID, error) {
 	s := f.snap.Load()
-	if len(name) == 64 {
-		id := digest.Digest("sha256:" + name)
-		if !s.has(id) {
-			return 0, syscall.ENOENT
-		}
+	if id := digest.Digest("sha256:" + name); s.has(id) {
 		im, err := f.image(id)
 		if err != nil {
 			return 0, err

@@ -46,7 +46,7 @@ func (f *fsys) look(last *snapshot) (*snapshot, error) {
 	kept := f.keptDirs()
 	parts, same := f.lookParts(last, kept)
 	s.parts, s.dirs = parts, kept[""]
-	if last != nil && same && s.unread == last.unread && slices.Equal(s.ids, last.ids) && slices.Equal(s.dirs, last.dirs) && maps.Equal(s.names.Tags, last.names.Tags) && maps.Equal(s.names.Digests, last.names.Digests) {
+	if last != nil && same && s.unread == last.unread && slices.Equal(s.ids, last.ids) && slices.Equal(s.dirs, last.dirs) && maps.Equal(s.names.Tags, last.names.Tags) && maps.Equal(s.names.Digests, last.names.Digests) && maps.Equal(s.names.Aliases, last.names.Aliases) {
 		return last, nil
 	}
 	s.tree = names.New(s.names.Tags, s.names.Digests, s.dirs...)
@@ -54,18 +54,26 @@ func (f *fsys) look(last *snapshot) (*snapshot, error) {
 	s.digests = map[string]map[string]digest.Digest{}
 	// In order, so that of two images that claim one digest it is always the same that has it.
 	for _, ref := range slices.Sorted(maps.Keys(s.names.Digests)) {
-		alg, hex, ok := splitDigest(ref)
-		if !ok {
-			continue
-		}
-		if s.digests[alg] == nil {
-			s.digests[alg] = map[string]digest.Digest{}
-		}
-		if _, taken := s.digests[alg][hex]; !taken {
-			s.digests[alg][hex] = s.names.Digests[ref]
-		}
+		s.addDigest(ref, s.names.Digests[ref])
+	}
+	for _, d := range slices.Sorted(maps.Keys(s.names.Aliases)) {
+		s.addDigest("@"+string(d), s.names.Aliases[d])
 	}
 	return s, nil
+}
+
+// addDigest lets the digest of a reference lead to an image, if it does not lead to one already.
+func (s *snapshot) addDigest(ref string, id digest.Digest) {
+	alg, hex, ok := splitDigest(ref)
+	if !ok {
+		return
+	}
+	if s.digests[alg] == nil {
+		s.digests[alg] = map[string]digest.Digest{}
+	}
+	if _, taken := s.digests[alg][hex]; !taken {
+		s.digests[alg][hex] = id
+	}
 }
 
 func (s *snapshot) has(id digest.Digest) bool {
@@ -76,18 +84,30 @@ func (s *snapshot) has(id digest.Digest) bool {
 // minPrefix is the length of the shortest prefix of an ID that resolves.
 const minPrefix = 12
 
-// prefix returns the one ID that starts with hex.
+// prefix returns the one ID that starts with hex, or else the one of which an alias does.
 func (s *snapshot) prefix(hex string) (digest.Digest, bool) {
-	if len(hex) < minPrefix || len(hex) >= 64 || strings.Trim(hex, "0123456789abcdef") != "" {
+	if len(hex) < minPrefix || len(hex) > 64 || strings.Trim(hex, "0123456789abcdef") != "" {
 		return "", false
 	}
 	want := digest.Digest("sha256:" + hex)
 	n, _ := slices.BinarySearch(s.ids, want)
 	match := func(n int) bool { return n < len(s.ids) && strings.HasPrefix(string(s.ids[n]), string(want)) }
-	if !match(n) || match(n+1) {
+	if match(n+1) && match(n) {
 		return "", false
 	}
-	return s.ids[n], true
+	if match(n) {
+		return s.ids[n], true
+	}
+	var found digest.Digest
+	for alias, id := range s.names.Aliases {
+		if strings.HasPrefix(string(alias), string(want)) {
+			if found != "" && found != id {
+				return "", false
+			}
+			found = id
+		}
+	}
+	return found, found != ""
 }
 
 // refresh looks at the store again and lets the kernel forget what is no longer so.
@@ -124,10 +144,10 @@ func (f *fsys) refresh() {
 	f.recheck()
 	now.tree.Diff(old.tree, func(s names.Stale) { f.forgetEntry(f.repoNode(repo{path: s.Dir}), s.Name) })
 	f.forgetParts(now, old)
-	for ref := range old.names.Digests {
-		if _, d, _ := strings.Cut(ref, "@"); now.names.Digests[ref] != old.names.Digests[ref] {
-			alg, hex, _ := strings.Cut(d, ":")
-			if slot, ok := f.algs.find(alg); ok {
+	for alg, of := range old.digests {
+		slot, ok := f.algs.find(alg)
+		for hex, id := range of {
+			if ok && now.digests[alg][hex] != id {
 				f.forgetEntry(synthID(typeAlg, slot, 0), hex)
 			}
 		}
@@ -149,7 +169,7 @@ func (f *fsys) refresh() {
 func (f *fsys) relist(now, old *snapshot) {
 	now.tree.Relisted(old.tree, func(path string) { f.forgetList(f.repoNode(repo{path: path})) })
 	f.relistParts(now, old)
-	if !maps.Equal(now.names.Digests, old.names.Digests) {
+	if !maps.EqualFunc(now.digests, old.digests, maps.Equal[map[string]digest.Digest]) {
 		f.forgetList(digestsNode)
 		for slot := range f.algs.size() {
 			f.forgetList(synthID(typeAlg, slot, 0))

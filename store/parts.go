@@ -33,8 +33,15 @@ type LayerFinder interface {
 	FindLayer(ctx context.Context, diffIDs []digest.Digest) (Layer, error)
 }
 
+// Advisor is a Store of a kind that is only read and that others change.
+type Advisor interface {
+	// Advice says who makes changes: "use podman".
+	Advice() string
+}
+
 // Cannot returns the error of a store that does not have the ability to do
-// something ("tag images"). It wraps ErrUnsupported and names the store.
+// something ("tag images"). It wraps ErrUnsupported, names the store, and says
+// what to do where that is known.
 func Cannot(st Store, do string) error {
 	var where []string
 	if p, ok := st.(Parter); ok {
@@ -43,6 +50,9 @@ func Cannot(st Store, do string) error {
 		}
 	} else if st.Root() != "" {
 		where = []string{st.Root()}
+	}
+	if a, ok := st.(Advisor); ok && len(where) == 1 {
+		return fmt.Errorf("cannot %s in %s, which imagefs only reads: %s: %w", do, where[0], a.Advice(), ErrUnsupported)
 	}
 	switch len(where) {
 	case 0:

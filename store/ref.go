@@ -46,7 +46,8 @@ var hexID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(
 // Resolve finds the image that a user means: a reference (the tag "latest" is
 // implied), a repository digest, or an image ID or a unique prefix of one of 4
 // hex or more, with or without "sha256:". As with Docker, a name goes before
-// an ID prefix that looks the same, a full ID before a name. ref is the
+// an ID prefix that looks the same, a full ID before a name. An alias of the
+// store's is as good as an ID, where none fits. ref is the
 // familiar reference, "" if s was an ID. ErrNotFound, or ErrInvalid for what
 // is neither or is ambiguous.
 func Resolve(ctx context.Context, st Store, s string) (id digest.Digest, ref string, err error) {
@@ -58,7 +59,8 @@ func Resolve(ctx context.Context, st Store, s string) (id digest.Digest, ref str
 	full := strings.TrimPrefix(s, "sha256:")
 	var idErr error
 	if isHex && (len(full) == 64 || strings.HasPrefix(s, "sha256:")) {
-		return matchID(ctx, st, s, full)
+		id, err = matchID(ctx, st, names, s, full)
+		return id, "", err
 	}
 	if strings.Contains(s, "@") {
 		if ref, err = FamiliarDigest(s); err != nil {
@@ -72,7 +74,7 @@ func Resolve(ctx context.Context, st Store, s string) (id digest.Digest, ref str
 		return id, ref, nil
 	}
 	if isHex {
-		if id, _, idErr = matchID(ctx, st, s, full); idErr == nil {
+		if id, idErr = matchID(ctx, st, names, s, full); idErr == nil {
 			return id, "", nil
 		} else if !errors.Is(idErr, ErrNotFound) {
 			return "", "", idErr
@@ -84,24 +86,36 @@ func Resolve(ctx context.Context, st Store, s string) (id digest.Digest, ref str
 	return "", "", fmt.Errorf("no such image: %s: %w", ref, ErrNotFound)
 }
 
-func matchID(ctx context.Context, st Store, s, prefix string) (digest.Digest, string, error) {
+// matchID finds the image that has an ID, or else an alias of one, with a prefix.
+func matchID(ctx context.Context, st Store, names Names, s, prefix string) (found digest.Digest, err error) {
 	ids, err := st.IDs(ctx)
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
-	var found digest.Digest
+	ambiguous := fmt.Errorf("image ID %s is ambiguous: %w", s, ErrInvalid)
 	for _, id := range ids {
 		if strings.HasPrefix(id.Encoded(), prefix) {
 			if found != "" {
-				return "", "", fmt.Errorf("image ID %s is ambiguous: %w", s, ErrInvalid)
+				return "", ambiguous
+			}
+			found = id
+		}
+	}
+	if found != "" {
+		return found, nil
+	}
+	for alias, id := range names.Aliases {
+		if strings.HasPrefix(string(alias), "sha256:"+prefix) {
+			if found != "" && found != id {
+				return "", ambiguous
 			}
 			found = id
 		}
 	}
 	if found == "" {
-		return "", "", fmt.Errorf("no such image: %s: %w", s, ErrNotFound)
+		return "", fmt.Errorf("no such image: %s: %w", s, ErrNotFound)
 	}
-	return found, "", nil
+	return found, nil
 }
 
 // Canonical returns the full form of a familiar reference with a tag or a

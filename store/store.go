@@ -21,6 +21,9 @@ import (
 type Names struct {
 	Tags    map[string]digest.Digest // familiar "repo:tag" → image ID
 	Digests map[string]digest.Digest // familiar "repo@sha256:…" → image ID
+	// Aliases are the digests that the store's engine takes, and prints, as IDs of
+	// images: those of manifests and indexes → image ID. nil if it has none.
+	Aliases map[digest.Digest]digest.Digest
 }
 
 // Store is a container image store, safe for concurrent use.

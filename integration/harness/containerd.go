@@ -63,7 +63,7 @@ func (c *Containerd) Target(t testing.TB, space, name string) string {
 
 // Image returns an image of one platform as the daemon tells it: the digest of
 // a manifest, the layers' directories as it would mount them; no directories
-// for one that it has not unpacked.
+// for one that it has not unpacked, or that Docker committed.
 func (c *Containerd) Image(t testing.TB, space, manifest string) DiskImage {
 	t.Helper()
 	var m struct{ Config struct{ Digest string } }
@@ -80,8 +80,15 @@ func (c *Containerd) Image(t testing.TB, space, manifest string) DiskImage {
 		return img
 	}
 	top := chains[len(chains)-1]
-	if !strings.Contains(c.Run(t, space, "snapshots", "list"), top) {
+	list := c.Run(t, space, "snapshots", "list")
+	if !strings.Contains(list, top) {
 		return img
+	}
+	for _, l := range Lines(list) {
+		// Docker commits a container's layer on files of its own, which are no part of the image.
+		if f := strings.Fields(l); len(f) == 3 && slices.Contains(chains, f[0]) && strings.HasSuffix(f[1], "-init") {
+			return img
+		}
 	}
 	c.views++
 	view := fmt.Sprintf("view-%d", c.views)
@@ -98,7 +105,7 @@ func (c *Containerd) Image(t testing.TB, space, manifest string) DiskImage {
 		}
 	}
 	if len(img.Dirs) != len(img.DiffIDs) {
-		t.Fatalf("the mount %q does not name the directories of %d layers", mount, len(img.DiffIDs))
+		t.Fatalf("the mount %q names %d directories, of %s and its %d layers", mount, len(img.Dirs), manifest, len(img.DiffIDs))
 	}
 	return img
 }

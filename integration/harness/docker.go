@@ -13,7 +13,9 @@ type Docker struct {
 	Root string
 	Host string // its socket, as DOCKER_HOST names it
 
-	stop func(testing.TB) // nil for a daemon that others started
+	stop       func(testing.TB) // nil for a daemon that others started
+	client     string           // "" is Debian's
+	containerd *Containerd      // where its images are; nil: not in one
 }
 
 // StartDocker starts a private daemon on a data root, which ends with the test.
@@ -46,13 +48,27 @@ func (d *Docker) Stop(t testing.TB) {
 }
 
 // command prepares a docker command. Debian's own client goes before one that
-// was put in its way: it fits the daemon.
+// was put in its way: it fits the daemon, unless the daemon has one of its own.
 func (d *Docker) command(args ...string) *exec.Cmd {
-	name := "/usr/bin/docker"
-	if _, err := os.Stat(name); err != nil {
-		name = "docker"
+	name := d.client
+	if name == "" {
+		name = debianClient()
 	}
-	c := exec.Command(name, args...)
+	return d.with(name, args...)
+}
+
+// debianClient is the client that has BuildKit in it.
+func debianClient() string {
+	const name = "/usr/bin/docker"
+	if _, err := os.Stat(name); err != nil {
+		return "docker"
+	}
+	return name
+}
+
+// with prepares a command of one of the clients.
+func (d *Docker) with(client string, args ...string) *exec.Cmd {
+	c := exec.Command(client, args...)
 	c.Env = append(os.Environ(), "DOCKER_HOST="+d.Host, "DOCKER_CONFIG="+os.TempDir())
 	return c
 }
@@ -74,7 +90,8 @@ func (d *Docker) Build(t testing.TB, buildkit bool, tag, context string, args ..
 	if buildkit {
 		kit = "1"
 	}
-	c := d.command(append([]string{"build", "-q", "--network", "none", "-t", tag, context}, args...)...)
+	// A later client has BuildKit in a plugin.
+	c := d.with(debianClient(), append([]string{"build", "-q", "--network", "none", "-t", tag, context}, args...)...)
 	c.Env = append(c.Env, "DOCKER_BUILDKIT="+kit)
 	RunCmd(t, c)
 }

@@ -27,9 +27,10 @@ type catalog struct {
 
 // entry is an image of a catalog.
 type entry struct {
-	manifests []*manifest // all with this image's config
-	updated   time.Time   // when a name was last given to it
-	err       error       // why there is no manifest
+	manifests []*manifest   // all with this image's config
+	updated   time.Time     // when a name was last given to it
+	parent    digest.Digest // the image that it was built on, as Docker's classic builder says; "" if none does
+	err       error         // why there is no manifest
 }
 
 // manifest is an image manifest that is here.
@@ -146,8 +147,12 @@ func (b *builder) record(r record) *target {
 	if t == nil {
 		return nil
 	}
-	if e := b.c.images[t.chosen]; r.updated.After(e.updated) {
+	e := b.c.images[t.chosen]
+	if r.updated.After(e.updated) {
 		e.updated = r.updated
+	}
+	if e.parent == "" {
+		e.parent = r.parent
 	}
 	return t
 }
@@ -306,7 +311,7 @@ func (s *Store) whole(m *manifest, spaces []string) bool {
 		return false
 	}
 	for n, chain := range chains(c) {
-		if _, ok := snapshots[chain]; !ok && !s.hasBlob(m.layers[n].Digest) {
+		if sn, ok := snapshots[chain]; (!ok || sn.apart) && !s.hasBlob(m.layers[n].Digest) {
 			return false
 		}
 	}

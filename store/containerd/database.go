@@ -36,7 +36,11 @@ type record struct {
 	name    string
 	target  descriptor
 	updated time.Time
+	parent  digest.Digest // of what Docker's classic builder built it on: a manifest or an index; "" if nothing says so
 }
+
+// parentLabel is where the classic builder of a Docker with this store writes it (moby, daemon/containerd/image_builder.go).
+const parentLabel = "org.mobyproject.image.parent"
 
 // stamp tells states of a database apart.
 type stamp struct {
@@ -179,18 +183,25 @@ func (r *record) read(img *bolt.Bucket) error {
 	if err != nil {
 		return err
 	}
-	var d, mediaType, size, updated []byte
+	labels, err := img.Bucket("labels")
+	if err != nil {
+		return err
+	}
+	var d, mediaType, size, updated, parent []byte
 	for _, f := range []struct {
 		b   *bolt.Bucket
 		key string
 		to  *[]byte
-	}{{target, "digest", &d}, {target, "mediatype", &mediaType}, {target, "size", &size}, {img, "updatedat", &updated}} {
+	}{{target, "digest", &d}, {target, "mediatype", &mediaType}, {target, "size", &size}, {img, "updatedat", &updated}, {labels, parentLabel, &parent}} {
 		if *f.to, err = f.b.Get(f.key); err != nil {
 			return err
 		}
 	}
 	if len(d) <= maxName && len(mediaType) <= maxName {
 		r.target.Digest, r.target.MediaType = digest.Digest(d), string(mediaType)
+	}
+	if len(parent) <= maxName {
+		r.parent = digest.Digest(parent)
 	}
 	r.target.Size, _ = binary.Varint(size)
 	_ = r.updated.UnmarshalBinary(updated)
@@ -201,17 +212,24 @@ func (r *record) read(img *bolt.Bucket) error {
 type snapshot struct {
 	id   uint64 // names its directory
 	size int64  // bytes, as the snapshotter counts them; -1 if it does not say
+	// apart says that it does not lie on the snapshot of the layers below: Docker
+	// commits a container's layer on files of its own. Only its size counts.
+	apart bool
 }
 
 // kindCommitted is a snapshot that does not change any more.
 const kindCommitted = 3
 
 // snapshotName is what the snapshotter calls a snapshot, and the one below it.
-type snapshotName struct{ name, below string }
+type snapshotName struct {
+	name, below string
+	apart       bool
+}
 
 // readSnapshots looks for the snapshots of a chain of layers, bottom first, in
 // the namespaces in that order. Those that are not there, or that contradict
-// what is said of them elsewhere, are left out.
+// what is said of them elsewhere, are left out. From the first on that lies
+// on another than the layers below have, all are apart.
 func (s *Store) readSnapshots(spaces []string, chains []digest.Digest) (map[digest.Digest]snapshot, error) {
 	names := map[digest.Digest][]snapshotName{}
 	_, err := s.view(metaFile, func(root *bolt.Bucket) error {
@@ -222,6 +240,7 @@ func (s *Store) readSnapshots(spaces []string, chains []digest.Digest) (map[dige
 				return err
 			}
 			var parent, below string
+			apart := false
 			for _, chain := range chains {
 				b, err := keys.Bucket(string(chain))
 				if err != nil {
@@ -235,10 +254,11 @@ func (s *Store) readSnapshots(spaces []string, chains []digest.Digest) (map[dige
 				if err != nil {
 					return err
 				}
-				if len(name) == 0 || string(up) != parent {
+				if len(name) == 0 {
 					break // what is above it is not there either
 				}
-				names[chain] = append(names[chain], snapshotName{string(name), below})
+				apart = apart || string(up) != parent
+				names[chain] = append(names[chain], snapshotName{string(name), below, apart})
 				parent, below = string(chain), string(name)
 			}
 		}
@@ -260,12 +280,15 @@ func (s *Store) readSnapshots(spaces []string, chains []digest.Digest) (map[dige
 				if err != nil {
 					return err
 				}
-				sn, ok, err := committed(b, n.below)
+				sn, onBelow, ok, err := committed(b, n.below)
 				if err != nil {
 					return err
 				}
-				if ok {
+				sn.apart = n.apart
+				if ok && (onBelow || n.apart) {
 					found[chain] = sn
+				}
+				if ok && onBelow && !n.apart {
 					break
 				}
 			}
@@ -278,23 +301,23 @@ func (s *Store) readSnapshots(spaces []string, chains []digest.Digest) (map[dige
 	return found, err
 }
 
-// committed reads a snapshot from its bucket; ok is false unless it is whole and lies on the one below.
-func committed(b *bolt.Bucket, below string) (sn snapshot, ok bool, err error) {
+// committed reads a snapshot from its bucket, and tells whether it lies on the one below; ok is false unless it is whole.
+func committed(b *bolt.Bucket, below string) (sn snapshot, onBelow, ok bool, err error) {
 	var id, kind, parent, size []byte
 	for _, f := range []struct {
 		key string
 		to  *[]byte
 	}{{"id", &id}, {"kind", &kind}, {"parent", &parent}, {"size", &size}} {
 		if *f.to, err = b.Get(f.key); err != nil {
-			return sn, false, err
+			return sn, false, false, err
 		}
 	}
 	n := 0
 	sn.id, n = binary.Uvarint(id)
-	ok = n > 0 && len(kind) == 1 && kind[0] == kindCommitted && string(parent) == below
+	ok = n > 0 && len(kind) == 1 && kind[0] == kindCommitted
 	sn.size = -1
 	if v, n := binary.Varint(size); n > 0 && v >= 0 {
 		sn.size = v
 	}
-	return sn, ok, nil
+	return sn, string(parent) == below, ok, nil
 }

@@ -5,6 +5,7 @@
 //
 //	io.containerd.metadata.v1.bolt/meta.db          a bolt database:
 //	  v1/<namespace>/images/<name>/target/…         name → digest, media type, size
+//	  v1/<namespace>/images/<name>/labels/…         of these the parent that Docker's classic builder notes
 //	  v1/<namespace>/snapshots/overlayfs/<key>/…    chain ID → name, parent
 //	io.containerd.content.v1.content/
 //	  blobs/<algorithm>/<hex>                       indexes, manifests, configs, layers

@@ -17,6 +17,7 @@ type image struct {
 	manifest []byte
 	config   store.Config
 	updated  time.Time
+	parent   digest.Digest
 	layers   []store.Layer
 	err      error
 }
@@ -30,7 +31,7 @@ func (i *image) ID() digest.Digest     { return i.id }
 func (i *image) RawConfig() []byte     { return i.raw }
 func (i *image) RawManifest() []byte   { return i.manifest }
 func (i *image) Config() store.Config  { return i.config }
-func (i *image) Parent() digest.Digest { return "" }
+func (i *image) Parent() digest.Digest { return i.parent }
 func (i *image) LastTagged() time.Time { return i.updated }
 func (i *image) Layers() []store.Layer { return i.layers }
 
@@ -63,7 +64,7 @@ func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error
 	if e == nil {
 		return nil, fmt.Errorf("no such image: %s: %w", id, store.ErrNotFound)
 	}
-	img := &image{id: id, updated: e.updated}
+	img := &image{id: id, updated: e.updated, parent: c.names.Aliases[e.parent]}
 	if len(e.manifests) == 0 {
 		img.err = e.err
 		return img, nil

@@ -22,7 +22,7 @@ import (
 // layerSpec says where a layer may be found.
 type layerSpec struct {
 	diff, chain digest.Digest
-	snapshot    *snapshot   // nil if none is committed
+	snapshot    *snapshot   // nil if none is committed; one apart is not read
 	blob        *descriptor // nil if no manifest says
 	below       []store.Layer
 }
@@ -106,7 +106,7 @@ func (l *layerRec) there() bool {
 func (sn *snapshot) dir() string { return snapshotDir + "/" + strconv.FormatUint(sn.id, 10) }
 
 func (l *layerRec) hasFiles() bool {
-	return l.spec.snapshot != nil && l.s.root.IsDir(l.spec.snapshot.dir()+"/fs")
+	return l.spec.snapshot != nil && !l.spec.snapshot.apart && l.s.root.IsDir(l.spec.snapshot.dir()+"/fs")
 }
 
 // owned tells whether the snapshot was made by root: others, and who copied it,
@@ -174,6 +174,8 @@ func (l *layerRec) Size() int64 {
 	case l.broken != nil:
 		return -1
 	case l.files != nil:
+		return l.spec.snapshot.size
+	case l.spec.snapshot != nil && l.spec.snapshot.apart && l.spec.snapshot.size >= 0:
 		return l.spec.snapshot.size
 	}
 	return l.tar.Size()

@@ -122,11 +122,17 @@ func under(prefix, repo string) string {
 // nameImages gives images the names of the records that lead to them. log hears
 // of the records that give none.
 func (c *catalog) nameImages(records []record, found []*target, log func(msg string, r record)) {
-	c.names = store.Names{Tags: map[string]digest.Digest{}, Digests: map[string]digest.Digest{}}
+	c.names = store.Names{Tags: map[string]digest.Digest{}, Digests: map[string]digest.Digest{}, Aliases: map[digest.Digest]digest.Digest{}}
 	used := map[string]bool{}
 	for i, r := range records {
-		if found[i] != nil {
-			used[r.space] = true
+		if found[i] == nil {
+			continue
+		}
+		used[r.space] = true
+		for d, id := range found[i].digests {
+			if _, taken := c.names.Aliases[d]; !taken && d != id {
+				c.names.Aliases[d] = id
+			}
 		}
 	}
 	prefix := prefixes(slices.Sorted(maps.Keys(used)))

@@ -37,6 +37,7 @@ type fakeRoot struct {
 type fakeImage struct {
 	space, name string
 	target      storetest.Descriptor
+	parent      digest.Digest // as Docker's classic builder says
 }
 
 type fakeSnapshot struct {
@@ -75,7 +76,7 @@ func (r *fakeRoot) image(space string, img storetest.Image, c storetest.Compress
 
 // name adds a name.
 func (r *fakeRoot) name(space, name string, d storetest.Descriptor) {
-	r.images = append(r.images, fakeImage{space, name, d})
+	r.images = append(r.images, fakeImage{space: space, name: name, target: d})
 }
 
 // unpack makes the snapshots of an image's layers.
@@ -211,6 +212,11 @@ func (r *fakeRoot) fill(meta, snapshots *bbolt.Tx) error {
 		if err := put(target, "digest", []byte(i.target.Digest), "mediatype", []byte(i.target.MediaType),
 			"size", binary.AppendVarint(nil, i.target.Size)); err != nil {
 			return err
+		}
+		if i.parent != "" {
+			if err := put(at(meta, version, i.space, "images", i.name, "labels"), parentLabel, []byte(i.parent)); err != nil {
+				return err
+			}
 		}
 	}
 	if snapshots == nil {

@@ -114,6 +114,13 @@ func locate(root string) (*beneath.Root, error) {
 // Root implements store.Store.
 func (s *Store) Root() string { return s.path }
 
+var _ store.Advisor = (*Store)(nil)
+
+// Advice implements store.Advisor.
+func (s *Store) Advice() string {
+	return "use docker, nerdctl or ctr, whichever keeps its images there"
+}
+
 // Close releases the store's descriptors. Files that are open stay readable.
 func (s *Store) Close() error {
 	s.set.Close()

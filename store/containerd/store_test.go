@@ -181,6 +181,10 @@ func TestSnapshotsThatContradict(t *testing.T) {
 			if key := got.Layers()[1].Key(); !strings.Contains(key, "-b") {
 				t.Errorf("the layer is read from its snapshot: %s", key)
 			}
+			// Docker commits layers on files of a container's: what it counted is what it shows.
+			if size := got.Layers()[1].Size(); (size == 4096) != (name == "another parent") {
+				t.Errorf("size %d", size)
+			}
 			// Without the blob there is nothing left of it.
 			if err := os.Remove(filepath.Join(r.dir, blobPath(img.DiffIDs()[1]))); err != nil {
 				t.Fatal(err)
@@ -365,5 +369,63 @@ func TestOpen(t *testing.T) {
 	}
 	if _, err := Open(filepath.Join(data, "none"), Options{}); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("no directory: %v", err)
+	}
+}
+
+// What engines call an image by in place of its ID, which Docker and nerdctl
+// print, is found: of an index, of each platform's manifest, and of an image
+// without a name.
+func TestAliases(t *testing.T) {
+	r := newRoot(t)
+	amd, arm := app("", "linux/amd64", "amd"), app("", "linux/arm64", "arm")
+	a, b := r.layout.Manifest(amd, storetest.Plain).For("linux/amd64"), r.layout.Manifest(arm, storetest.Plain).For("linux/arm64")
+	index := r.layout.SubIndex(a, b)
+	r.name("moby", "docker.io/library/multi:1", index)
+	nameless := app("", "", "nameless")
+	n := r.image("moby", nameless, storetest.Plain)
+	s := open(t, r.write(), Options{})
+	chosen := names(t, s).Tags["multi:1"]
+	for d, want := range map[digest.Digest]digest.Digest{index.Digest: chosen, a.Digest: amd.ID(), b.Digest: arm.ID(), n.Digest: nameless.ID()} {
+		for _, ref := range []string{string(d), d.Encoded(), d.Encoded()[:12], "sha256:" + d.Encoded()[:12]} {
+			if id, name, err := store.Resolve(background, s, ref); id != want || name != "" || err != nil {
+				t.Errorf("%s is %s %q, %v, want %s", ref, id, name, err, want)
+			}
+		}
+	}
+	for _, ref := range []string{"sha256:" + strings.Repeat("0", 64), strings.Repeat("0", 12)} {
+		if id, _, err := store.Resolve(background, s, ref); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s is %s, %v", ref, id, err)
+		}
+	}
+}
+
+// Docker's classic builder writes down what it built an image on.
+func TestParents(t *testing.T) {
+	r := newRoot(t)
+	base, top := app("", "", "base"), app("top:1", "", "top")
+	d := r.image("moby", base, storetest.Plain)
+	r.image("moby", top, storetest.Plain)
+	r.images[1].parent = d.Digest
+	r.image("moby", app("lost:1", "", "lost"), storetest.Plain)
+	r.images[2].parent = digest.FromString("what is not here")
+	s := open(t, r.write(), Options{})
+	for name, want := range map[string]digest.Digest{"top:1": base.ID(), "lost:1": ""} {
+		if got := get(t, s, names(t, s).Tags[name]).Parent(); got != want {
+			t.Errorf("the parent of %s is %q, want %q", name, got, want)
+		}
+	}
+	if got := get(t, s, base.ID()).Parent(); got != "" {
+		t.Errorf("the parent of the base is %q", got)
+	}
+}
+
+func TestAdvice(t *testing.T) {
+	r := newRoot(t)
+	r.image("moby", app("app:1", "", "x"), storetest.Plain)
+	s := open(t, r.write(), Options{})
+	err := store.Cannot(s, "name images")
+	want := "cannot name images in " + s.Root() + ", which imagefs only reads: use docker, nerdctl or ctr, whichever keeps its images there: not supported by this kind of store"
+	if !errors.Is(err, store.ErrUnsupported) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }

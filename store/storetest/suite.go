@@ -94,6 +94,11 @@ func (s *suite) names(t *testing.T, st store.Store) {
 			t.Errorf("%s is no familiar digest reference of an image that is there: %q %v", ref, familiar, err)
 		}
 	}
+	for alias, id := range got.Aliases {
+		if alias.Validate() != nil || alias == id || !s.has(id) {
+			t.Errorf("%s is no alias of an image that is there, but of %s", alias, id)
+		}
+	}
 }
 
 func (s *suite) has(id digest.Digest) bool {

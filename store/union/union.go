@@ -221,12 +221,16 @@ func (u *Union) Names(ctx context.Context) (store.Names, error) {
 		}
 		merge(out.Tags, n.Tags)
 		merge(out.Digests, n.Digests)
+		if out.Aliases == nil && n.Aliases != nil {
+			out.Aliases = map[digest.Digest]digest.Digest{}
+		}
+		merge(out.Aliases, n.Aliases)
 		return nil
 	})
 	return out, err
 }
 
-func merge(into, from map[string]digest.Digest) {
+func merge[K ~string](into, from map[K]digest.Digest) {
 	for ref, id := range from {
 		if _, taken := into[ref]; !taken {
 			into[ref] = id

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -485,5 +486,29 @@ func TestNamesOfParts(t *testing.T) {
 		for _, p := range parts {
 			p.Store.Close()
 		}
+	}
+}
+
+// aliased is a store whose engine has other IDs.
+type aliased struct {
+	store.Store
+	aliases map[digest.Digest]digest.Digest
+}
+
+func (a aliased) Names(context.Context) (store.Names, error) {
+	return store.Names{Aliases: a.aliases}, nil
+}
+
+// The aliases of all parts are found; where two have the same, the first's.
+func TestAliasesOfParts(t *testing.T) {
+	a, b, c := part(t, "a", root(t), true), part(t, "b", root(t), true), part(t, "c", root(t), true)
+	d := func(s string) digest.Digest { return digest.FromString(s) }
+	b.Store = aliased{b.Store, map[digest.Digest]digest.Digest{d("1"): d("one"), d("2"): d("two")}}
+	c.Store = aliased{c.Store, map[digest.Digest]digest.Digest{d("2"): d("other"), d("3"): d("three")}}
+	u := open(t, union.Options{}, a, b, c)
+	n, err := u.Names(ctx)
+	want := map[digest.Digest]digest.Digest{d("1"): d("one"), d("2"): d("two"), d("3"): d("three")}
+	if err != nil || !maps.Equal(n.Aliases, want) {
+		t.Errorf("%v, %v, want %v", n.Aliases, err, want)
 	}
 }
