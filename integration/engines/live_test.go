@@ -19,9 +19,14 @@ import (
 // in ctl/ and by names of the tree. Afterwards the daemon, the tree and the files
 // agree, and imagefs has written nothing below the data root.
 func TestLiveDaemon(t *testing.T) {
+	liveDaemon(t, func(t *testing.T, root string) *harness.Docker { return harness.StartDocker(t, root) })
+}
+
+// liveDaemon is TestLiveDaemon with a daemon that start starts.
+func liveDaemon(t *testing.T, start func(t *testing.T, root string) *harness.Docker) {
 	harness.Need(t, "root", "/dev/fuse", "strace")
 	root := filepath.Join(t.TempDir(), "docker")
-	d := harness.StartDocker(t, root)
+	d := start(t, root)
 	buildOdd(t, d)
 	t.Setenv("IMAGEFS_DOCKER_HOST", d.Host)
 	s := harness.Imagefs{Store: root}
@@ -129,7 +134,7 @@ func TestLiveDaemon(t *testing.T) {
 		d.Stop(t)
 		ctl(t, "tag", "kit:1 after:1", nil)
 		s.Run(t, "check")
-		d = harness.StartDocker(t, root)
+		d = start(t, root)
 		t.Setenv("IMAGEFS_DOCKER_HOST", d.Host) // the mount knows the old one only
 		if d.ID(t, "after:1") != d.ID(t, "kit:1") {
 			t.Error("the daemon does not see the tag")
