@@ -31,17 +31,26 @@ func liveDaemon(t *testing.T, start func(t *testing.T, root string) *harness.Doc
 	t.Setenv("IMAGEFS_DOCKER_HOST", d.Host)
 	s := harness.Imagefs{Store: root}
 	m := s.Mount(t)
-	agree := func(t *testing.T) {
-		t.Helper()
-		sameList(t, d, s)
+	// wrong tells what the tree has otherwise than the daemon.
+	wrong := func(t *testing.T) (out []string) {
 		for _, line := range harness.Lines(d.Run(t, "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")) {
 			name, id, _ := strings.Cut(line, " ")
 			if i := strings.LastIndex(name, ":"); !strings.Contains(name, "<none>") {
 				to, err := filepath.EvalSymlinks(m.Path("images", name[:i], name[i+1:]))
 				if err != nil || "sha256:"+filepath.Base(to) != id {
-					t.Errorf("%s: %s %v, docker says %s", name, to, err, id)
+					out = append(out, fmt.Sprintf("%s: %s %v, docker says %s", name, to, err, id))
 				}
 			}
+		}
+		return out
+	}
+	agree := func(t *testing.T) {
+		t.Helper()
+		sameList(t, d, s)
+		// The mount hears of it a moment after a command has asked the daemon.
+		var bad []string
+		if harness.Until(func() bool { bad = wrong(t); return len(bad) == 0 }) < 0 {
+			t.Error(strings.Join(bad, "\n"))
 		}
 	}
 	gone := func(t *testing.T, ref string) {

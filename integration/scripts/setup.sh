@@ -22,6 +22,7 @@ docker              docker.io
 containerd          containerd
 runc                runc
 podman              podman
+buildah             buildah
 skopeo              skopeo
 umoci               umoci
 fuse-overlayfs      fuse-overlayfs
