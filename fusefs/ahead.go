@@ -24,6 +24,8 @@ import (
 const (
 	aheadFirst  = 8                    // files of the first push
 	aheadMost   = 128                  // files of one push
+	aheadLong   = 32                   // files of a push, if they are
+	aheadTiny   = 4 << 10              // bytes on average, that is worth a goroutine to wait for it
 	aheadSize   = 64 << 10             // bytes of the largest file that is pushed
 	aheadBytes  = 512 << 10            // bytes of one push
 	aheadSkip   = 32                   // inodes that the reader may pass over and still be reading on
@@ -44,26 +46,28 @@ type run struct {
 	n      int         // files of the next push
 	credit int
 	busy   bool
-	jumps  int // how often the user went elsewhere
+	tiny   bool // files that were pushed last
+	jumps  int  // how often the user went elsewhere
 }
 
 // note is told of each small file that is read through the server. alone says that
 // it may take its time: a push waits for a file that the kernel has asked for, and so
 // must not keep the thread that is to answer; see fsys.quick.
 func (a *ahead) note(f *fsys, l *layerSlot, i overlay.Ino, alone bool) {
-	r, from, n, jumps := a.read(l, i)
+	waits := alone && !l.slow.Load()
+	r, from, n, jumps := a.read(l, i, waits)
 	if n == 0 {
 		return
 	}
 	push := func(most time.Duration) {
-		to := from
+		to, files, size := from, 0, 0
 		_ = f.guard("read ahead", func() error {
-			to = f.pushFiles(l, from, n, most)
+			to, files, size = f.pushFiles(l, from, n, most)
 			return nil
 		})
-		a.pushed(r, jumps, to)
+		a.pushed(r, jumps, to, files, size)
 	}
-	if !alone || l.slow.Load() {
+	if !waits {
 		f.work.Go(func() { push(time.Minute) })
 		return
 	}
@@ -71,7 +75,9 @@ func (a *ahead) note(f *fsys, l *layerSlot, i overlay.Ino, alone bool) {
 }
 
 // read returns what to push after a file that was read: n files from an inode on.
-func (a *ahead) read(l *layerSlot, i overlay.Ino) (r *run, from overlay.Ino, n, jumps int) {
+// A reader who does not wait has read the few files of a small directory before they
+// are pushed: for him it must be clear that he reads on.
+func (a *ahead) read(l *layerSlot, i overlay.Ino, waits bool) (r *run, from overlay.Ino, n, jumps int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r = a.layers[l]
@@ -90,12 +96,12 @@ func (a *ahead) read(l *layerSlot, i overlay.Ino) (r *run, from overlay.Ino, n, 
 	} else {
 		r.jumps++
 		r.n, r.next = aheadFirst, i+1
-		if r.credit--; r.credit < 0 {
-			r.n, r.credit = 0, 0
+		if r.credit--; r.credit < 0 || !waits {
+			r.n, r.credit = 0, max(r.credit, 0)
 		}
 	}
 	r.last = i
-	l.readOn.Store(r.n > 0)
+	l.readOn.Store(r.n >= aheadLong && r.tiny)
 	if r.busy || r.n == 0 {
 		return r, 0, 0, 0
 	}
@@ -103,10 +109,12 @@ func (a *ahead) read(l *layerSlot, i overlay.Ino) (r *run, from overlay.Ino, n, 
 	return r, r.next, r.n, r.jumps
 }
 
-// pushed takes note of the end of a push that began after so many jumps; to is the inode after it.
-func (a *ahead) pushed(r *run, jumps int, to overlay.Ino) {
+// pushed takes note of the end of a push that began after so many jumps; to is the
+// inode after it, size the bytes of its files.
+func (a *ahead) pushed(r *run, jumps int, to overlay.Ino, files, size int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	r.tiny = files >= aheadLong && size <= files*aheadTiny
 	if r.busy = false; r.jumps == jumps {
 		r.next = max(r.next, to)
 	}
@@ -115,29 +123,29 @@ func (a *ahead) pushed(r *run, jumps int, to overlay.Ino) {
 var aheadBuffers = sync.Pool{New: func() any { return new([aheadSize]byte) }}
 
 // pushFiles pushes n small files from an inode on, as many as it can in that time,
-// and returns the inode after them.
-func (f *fsys) pushFiles(l *layerSlot, i overlay.Ino, n int, most time.Duration) overlay.Ino {
+// and returns the inode after them, how many they are, and their bytes.
+func (f *fsys) pushFiles(l *layerSlot, i overlay.Ino, n int, most time.Duration) (to overlay.Ino, files, total int) {
 	end := time.Now().Add(most)
 	srv := f.conn.Load()
 	buf := aheadBuffers.Get().(*[aheadSize]byte)
 	defer aheadBuffers.Put(buf)
-	for total := 0; n > 0 && total < aheadBytes && int(i) < l.index.Inodes() && f.life.Err() == nil && time.Now().Before(end); i++ {
+	for ; n > 0 && total < aheadBytes && int(i) < l.index.Inodes() && f.life.Err() == nil && time.Now().Before(end); i++ {
 		a := l.index.Stat(i)
 		if a.Mode&unix.S_IFMT != unix.S_IFREG || a.Size == 0 || a.Size > aheadSize {
 			if isDir(a.Mode) {
-				return i // what is in another directory is not what comes next
+				return i, files, total // what is in another directory is not what comes next
 			}
 			continue
 		}
 		n--
 		if store.ReadWhole(f.life, l.l, i, buf[:a.Size]) != nil {
-			return i + 1 // whoever asks for it is told why
+			return i + 1, files, total // whoever asks for it is told why
 		}
 		// A file that the kernel does not know yet is not about to be read.
 		if st := srv.InodeNotifyStoreCache(uint64(fileID(l.slot, i)), 0, buf[:a.Size]); st != fuse.OK {
-			return i + 1
+			return i + 1, files, total
 		}
-		total += int(a.Size)
+		files, total = files+1, total+int(a.Size)
 	}
-	return i
+	return i, files, total
 }
