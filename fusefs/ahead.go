@@ -2,128 +2,150 @@ package fusefs
 
 import (
 	"sync"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"imagefs/overlay"
+	"imagefs/store"
 )
 
 // Small files that are read one after the other are pushed into the kernel's
 // page cache before they are asked for. The inodes of a directory lie together
 // in a layer, so what comes next is the inode with the next number.
+//
+// Whoever asks for a file waits until the next ones are pushed, if that is soon.
+// Pushed at the same time, each would be asked for in the moment it is pushed, by a
+// reader who is as fast: all would be done twice, with the requests that were to be
+// saved. What has to be decompressed takes longer than to ask for it, and is pushed
+// at the same time.
 
 const (
-	aheadFirst = 8         // files of the first push
-	aheadMost  = 128       // files of one push
-	aheadSize  = 64 << 10  // bytes of the largest file that is pushed
-	aheadBytes = 512 << 10 // bytes of one push
-	aheadSkip  = 32        // inodes that the reader may pass over and still be reading on
+	aheadFirst  = 8                    // files of the first push
+	aheadMost   = 128                  // files of one push
+	aheadLong   = 32                   // files of a push, if they are
+	aheadTiny   = 4 << 10              // bytes on average, that is worth a goroutine to wait for it
+	aheadSize   = 64 << 10             // bytes of the largest file that is pushed
+	aheadBytes  = 512 << 10            // bytes of one push
+	aheadSkip   = 32                   // inodes that the reader may pass over and still be reading on
+	aheadTime   = 2 * time.Millisecond // that somebody waits for a push; disks are not waited for
+	aheadCredit = 4                    // pushes where a reader who read on goes on elsewhere, until he reads on again
 )
 
-// ahead pushes for all layers, with one goroutine.
+// ahead knows the readings of all layers.
 type ahead struct {
 	mu     sync.Mutex
 	layers map[*layerSlot]*run
-	jobs   chan *run
 }
 
 // run is the reading of one layer.
 type run struct {
-	l    *layerSlot
-	last overlay.Ino // read by the user
-	next overlay.Ino // to be pushed
-	n    int         // files of the next push, 0: it is not yet clear that the reader reads on
-	busy bool
+	last   overlay.Ino // read by the user
+	next   overlay.Ino // to be pushed
+	n      int         // files of the next push
+	credit int
+	busy   bool
+	tiny   bool // files that were pushed last
+	jumps  int  // how often the user went elsewhere
 }
 
-// note is told of each small file that is read through the server.
-func (a *ahead) note(f *fsys, l *layerSlot, i overlay.Ino) {
+// note is told of each small file that is read through the server. alone says that
+// it may take its time: a push waits for a file that the kernel has asked for, and so
+// must not keep the thread that is to answer; see fsys.quick.
+func (a *ahead) note(f *fsys, l *layerSlot, i overlay.Ino, alone bool) {
+	waits := alone && !l.slow.Load()
+	r, from, n, jumps := a.read(l, i, waits)
+	if n == 0 {
+		return
+	}
+	push := func(most time.Duration) {
+		to, files, size := from, 0, 0
+		_ = f.guard("read ahead", func() error {
+			to, files, size = f.pushFiles(l, from, n, most)
+			return nil
+		})
+		a.pushed(r, jumps, to, files, size)
+	}
+	if !waits {
+		f.work.Go(func() { push(time.Minute) })
+		return
+	}
+	push(aheadTime)
+}
+
+// read returns what to push after a file that was read: n files from an inode on.
+// A reader who does not wait has read the few files of a small directory before they
+// are pushed: for him it must be clear that he reads on.
+func (a *ahead) read(l *layerSlot, i overlay.Ino, waits bool) (r *run, from overlay.Ino, n, jumps int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.jobs == nil {
-		a.layers, a.jobs = map[*layerSlot]*run{}, make(chan *run, 16)
-		f.work.Go(func() { a.push(f) })
-	}
-	r := a.layers[l]
+	r = a.layers[l]
 	if r == nil {
-		if len(a.layers) >= 256 {
-			clear(a.layers)
+		if len(a.layers) >= 256 || a.layers == nil {
+			a.layers = map[*layerSlot]*run{}
 		}
-		r = &run{l: l}
+		r = &run{last: i, next: i + 1}
 		a.layers[l] = r
-		r.last, r.next = i, i+1
-		return
+		return r, 0, 0, 0
 	}
-	on := i > r.last && i <= max(r.last, r.next)+aheadSkip
-	r.last = i
-	if !on {
-		r.n, r.next = 0, i+1
-		return
-	}
-	r.next = max(r.next, i+1)
-	if r.n = min(max(2*r.n, aheadFirst), aheadMost); r.busy {
-		return
-	}
-	select {
-	case a.jobs <- r:
-		r.busy = true
-	default:
-	}
-}
-
-// push works until the mount ends.
-func (a *ahead) push(f *fsys) {
-	buf := make([]byte, aheadSize)
-	for {
-		select {
-		case <-f.life.Done():
-			return
-		case r := <-a.jobs:
-			a.mu.Lock()
-			from, n := r.next, r.n
-			a.mu.Unlock()
-			to := from
-			_ = f.guard("read ahead", func() error {
-				to = f.pushFiles(r.l, from, n, buf)
-				return nil
-			})
-			a.mu.Lock()
-			r.busy = false
-			if r.next == from {
-				r.next = to
-			}
-			a.mu.Unlock()
+	if i > r.last && i <= max(r.last, r.next)+aheadSkip {
+		r.credit = aheadCredit
+		r.n = min(max(2*r.n, aheadFirst), aheadMost)
+		r.next = max(r.next, i+1)
+	} else {
+		r.jumps++
+		r.n, r.next = aheadFirst, i+1
+		if r.credit--; r.credit < 0 || !waits {
+			r.n, r.credit = 0, max(r.credit, 0)
 		}
 	}
+	r.last = i
+	l.readOn.Store(r.n >= aheadLong && r.tiny)
+	if r.busy || r.n == 0 {
+		return r, 0, 0, 0
+	}
+	r.busy = true
+	return r, r.next, r.n, r.jumps
 }
 
-// pushFiles pushes n small files from an inode on and returns the inode after them.
-func (f *fsys) pushFiles(l *layerSlot, i overlay.Ino, n int, buf []byte) overlay.Ino {
+// pushed takes note of the end of a push that began after so many jumps; to is the
+// inode after it, size the bytes of its files.
+func (a *ahead) pushed(r *run, jumps int, to overlay.Ino, files, size int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r.tiny = files >= aheadLong && size <= files*aheadTiny
+	if r.busy = false; r.jumps == jumps {
+		r.next = max(r.next, to)
+	}
+}
+
+var aheadBuffers = sync.Pool{New: func() any { return new([aheadSize]byte) }}
+
+// pushFiles pushes n small files from an inode on, as many as it can in that time,
+// and returns the inode after them, how many they are, and their bytes.
+func (f *fsys) pushFiles(l *layerSlot, i overlay.Ino, n int, most time.Duration) (to overlay.Ino, files, total int) {
+	end := time.Now().Add(most)
 	srv := f.conn.Load()
-	for total := 0; n > 0 && total < aheadBytes && int(i) < l.index.Inodes() && f.life.Err() == nil; i++ {
+	buf := aheadBuffers.Get().(*[aheadSize]byte)
+	defer aheadBuffers.Put(buf)
+	for ; n > 0 && total < aheadBytes && int(i) < l.index.Inodes() && f.life.Err() == nil && time.Now().Before(end); i++ {
 		a := l.index.Stat(i)
 		if a.Mode&unix.S_IFMT != unix.S_IFREG || a.Size == 0 || a.Size > aheadSize {
 			if isDir(a.Mode) {
-				return i // what is in another directory is not what comes next
+				return i, files, total // what is in another directory is not what comes next
 			}
 			continue
 		}
 		n--
-		file, err := l.l.Open(f.life, i)
-		if err != nil {
-			return i + 1 // whoever reads it is told why
-		}
-		k, err := file.ReadAt(buf[:a.Size], 0)
-		file.Close()
-		if err != nil || uint64(k) != a.Size {
-			return i + 1
+		if store.ReadWhole(f.life, l.l, i, buf[:a.Size]) != nil {
+			return i + 1, files, total // whoever asks for it is told why
 		}
 		// A file that the kernel does not know yet is not about to be read.
-		if st := srv.InodeNotifyStoreCache(uint64(fileID(l.slot, i)), 0, buf[:k]); st != fuse.OK {
-			return i + 1
+		if st := srv.InodeNotifyStoreCache(uint64(fileID(l.slot, i)), 0, buf[:a.Size]); st != fuse.OK {
+			return i + 1, files, total
 		}
-		total += k
+		files, total = files+1, total+int(a.Size)
 	}
-	return i
+	return i, files, total
 }

@@ -345,7 +345,7 @@ func (f *fsys) ReadInto(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (n 
 		if st := f.awaitPair(cancel, nodeID(in.NodeId), ""); st != fuse.OK {
 			return 0, st
 		}
-		n, err = f.read(nodeID(in.NodeId), buf, int64(in.Offset))
+		n, err = f.read(nodeID(in.NodeId), buf, int64(in.Offset), cancel != nil || f.over == Dev)
 	} else {
 		h := f.handles.get(in.Fh)
 		if h == nil || h.ctl != nil {

@@ -51,8 +51,9 @@ func (f *fsys) small(id nodeID) (l *layerSlot, size int64, ok bool) {
 	return nil, 0, false
 }
 
-// read serves READ without a handle.
-func (f *fsys) read(id nodeID, buf []byte, off int64) (n int, err error) {
+// read serves READ without a handle. alone says that nothing else waits for the
+// thread that it runs on: it may take longer.
+func (f *fsys) read(id nodeID, buf []byte, off int64, alone bool) (n int, err error) {
 	if l, size, ok := f.small(id); ok {
 		if off >= size {
 			return 0, nil
@@ -60,7 +61,7 @@ func (f *fsys) read(id nodeID, buf []byte, off int64) (n int, err error) {
 		buf = buf[:min(int64(len(buf)), size-off)]
 		defer func() {
 			if off == 0 && err == nil {
-				f.ahead.note(f, l, id.ino())
+				f.ahead.note(f, l, id.ino(), alone)
 			}
 		}()
 	}

@@ -108,8 +108,12 @@ func (f *fsys) quick(h *fuse.InHeader) bool {
 		if kind != kindFile {
 			return false
 		}
-		l := f.layers.get(nodeID(h.NodeId).layer())
-		return l == nil || !l.slow.Load()
+		id := nodeID(h.NodeId)
+		l := f.layers.get(id.layer())
+		if l == nil || l.slow.Load() || h.Opcode == opOpen || f.over == Dev || !l.readOn.Load() {
+			return l == nil || !l.slow.Load()
+		}
+		return int(id.ino()) >= l.index.Inodes() || l.index.Stat(id.ino()).Size > aheadSize
 	}
 	return false
 }

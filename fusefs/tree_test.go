@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -244,6 +245,39 @@ func testSmallFilesInTurn(t *testing.T, o fusefs.Options) {
 				t.Fatalf("f%03d has %d bytes, want %d", n, len(got), len(want))
 			}
 		}
+	}
+}
+
+// Many who read the same files in turn, at once, while what they are about to read is
+// pushed: nobody waits for anybody for good.
+func TestSmallFilesByMany(t *testing.T) { bothModes(t, testSmallFilesByMany) }
+
+func testSmallFilesByMany(t *testing.T, o fusefs.Options) {
+	s := newStore(t)
+	var files []string
+	for d := range 20 {
+		for n := range 40 {
+			files = append(files, fmt.Sprintf("d%02d/f%02d=%s", d, n, strings.Repeat(fmt.Sprint(d, n, " "), 1+(d*n)%900)))
+		}
+	}
+	load(t, s, "", []string{"a:1"}, layerTar(t, files...))
+	for range 3 {
+		dir := filepath.Join(mount(t, s, o), "images/a/1/rootfs")
+		var wg sync.WaitGroup
+		for reader := range 8 {
+			wg.Go(func() {
+				for k := range files {
+					if reader%4 == 3 {
+						k = len(files) - 1 - k
+					}
+					name, want, _ := strings.Cut(files[k], "=")
+					if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != want {
+						t.Errorf("%s: %d bytes, %v", name, len(b), err)
+					}
+				}
+			})
+		}
+		wg.Wait()
 	}
 }
 

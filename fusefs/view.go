@@ -20,6 +20,9 @@ type layerSlot struct {
 	index overlay.Layer
 	open  atomic.Int64 // files of it that are open
 	slow  atomic.Bool  // its files are no files of the host, and may have to be decompressed
+	// readOn says that many of its small files are read one after the other: each that
+	// is asked for may wait until others are pushed.
+	readOn atomic.Bool
 	origin
 	views int // that show it; guarded by fsys.using
 }

@@ -2,10 +2,14 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	digest "github.com/opencontainers/go-digest"
+
+	"imagefs/overlay"
 )
 
 // Part is one of the stores that a store is made of.
@@ -31,6 +35,34 @@ type LayerFinder interface {
 	// FindLayer returns the topmost layer of a stack of diff IDs, bottom first.
 	// ErrNotFound if the store does not have it, or not whole.
 	FindLayer(ctx context.Context, diffIDs []digest.Digest) (Layer, error)
+}
+
+// WholeReader is a Layer that reads a small file in fewer steps than Open, ReadAt
+// and Close are.
+type WholeReader interface {
+	// ReadWhole reads a regular file into p, which is as long as the file. Errors are those of Open and ReadAt.
+	ReadWhole(ctx context.Context, i overlay.Ino, p []byte) error
+}
+
+// ReadWhole reads a regular file of a layer into p, which is as long as the file,
+// in as few steps as the layer can.
+func ReadWhole(ctx context.Context, l Layer, i overlay.Ino, p []byte) error {
+	if w, ok := l.(WholeReader); ok {
+		return w.ReadWhole(ctx, i, p)
+	}
+	f, err := l.Open(ctx, i)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	n, err := f.ReadAt(p, 0)
+	if n < len(p) && err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	if n == len(p) && errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return err
 }
 
 // Advisor is a Store of a kind that is only read and that others change.

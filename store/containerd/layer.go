@@ -203,6 +203,19 @@ func (l *layerRec) Open(ctx context.Context, i overlay.Ino) (store.File, error) 
 	return l.tar.Open(ctx, i)
 }
 
+var _ store.WholeReader = (*layerRec)(nil)
+
+// ReadWhole implements store.WholeReader.
+func (l *layerRec) ReadWhole(ctx context.Context, i overlay.Ino, p []byte) error {
+	switch {
+	case l.broken != nil:
+		return l.broken
+	case l.files != nil:
+		return l.files.ReadWhole(ctx, i, p)
+	}
+	return store.ReadWhole(ctx, l.tar, i, p)
+}
+
 // Trim implements store.Trimmer.
 func (l *layerRec) Trim() {
 	if l.files != nil {

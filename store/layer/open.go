@@ -50,6 +50,11 @@ func Open(dir *os.File, l overlay.Layer, i overlay.Ino) (store.File, error) {
 	return f, nil
 }
 
+// ReadWhole reads a regular file of a layer below dir into p, which is as long as the file.
+func ReadWhole(dir *os.File, l overlay.Layer, i overlay.Ino, p []byte) error {
+	return readFileAt(dir, string(l.Path(nil, i)), p)
+}
+
 // openIn is OpenBeneath in a directory that another goroutine may close: its
 // descriptor is held for the call, and cannot be another file's by then.
 // os.ErrClosed if it was closed before.

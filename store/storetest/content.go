@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -242,6 +243,12 @@ func read(l store.Layer, a overlay.Attr, i overlay.Ino) ([]byte, error) {
 	}
 	if n, e := f.ReadAt(make([]byte, 1), f.Size()); err == nil && (n != 0 || e != io.EOF) {
 		err = fmt.Errorf("a read behind its end: %d bytes, %v", n, e)
+	}
+	if err == nil && len(b) <= 64<<10 {
+		whole := make([]byte, len(b))
+		if err = store.ReadWhole(background, l, i, whole); err == nil && !bytes.Equal(whole, b) {
+			err = errors.New("read whole it is another")
+		}
 	}
 	return b, err
 }

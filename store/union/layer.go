@@ -195,6 +195,13 @@ func (l *layer) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
 	return nil, err
 }
 
+var _ store.WholeReader = (*layer)(nil)
+
+// ReadWhole implements store.WholeReader. What the part has lost is for Open to find.
+func (l *layer) ReadWhole(ctx context.Context, i overlay.Ino, p []byte) error {
+	return store.ReadWhole(ctx, l.source(), i, p)
+}
+
 // openPath opens a regular file of a layer by its path; nil if there is none of that size.
 func openPath(ctx context.Context, l store.Layer, path string, size uint64) store.File {
 	ix, err := l.Index(ctx)

@@ -155,6 +155,21 @@ func (l *Layer) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
 	return layer.Open(dir, ix, i)
 }
 
+var _ store.WholeReader = (*Layer)(nil)
+
+// ReadWhole implements store.WholeReader.
+func (l *Layer) ReadWhole(ctx context.Context, i overlay.Ino, p []byte) error {
+	ix, _, err := l.view(ctx)
+	if err != nil {
+		return err
+	}
+	dir, err := l.Dir()
+	if err != nil {
+		return err
+	}
+	return layer.ReadWhole(dir, ix, i, p)
+}
+
 // Mapped returns the layer's index, whole: from memory, from its file, or built now.
 func (l *Layer) Mapped(ctx context.Context) (*layer.Mapped, error) {
 	l.mu.Lock()
