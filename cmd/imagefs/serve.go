@@ -36,7 +36,12 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer st.Close()
+	unused := true
+	defer func() {
+		if unused { // else the end of the process closes it
+			st.Close()
+		}
+	}()
 	opts := fusefs.Options{
 		Source: source(st), AllowOther: o.allowOther, ReadOnly: o.readOnly, Passthrough: o.passthrough, ListOrigin: o.listOrigin,
 		Suid: o.suid, Dev: o.dev, NoExec: o.noexec, Debug: o.debug, Log: log,
@@ -69,7 +74,13 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	}
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping+"\nSTATUS=Unmounting")
 	log.Info("unmounting", "at", dir, "signal", a.caught)
-	return leave(srv, log, unmounted)
+	err = leave(srv, log, unmounted)
+	select {
+	case <-unmounted:
+	default: // a second signal: nobody waited for what still uses the store
+		unused = false
+	}
+	return err
 }
 
 // leave unmounts after a signal: at once, or lazily if it stays in use. A second signal does not wait.
