@@ -46,7 +46,7 @@ func (f *fsys) look(last *snapshot) (*snapshot, error) {
 	kept := f.keptDirs()
 	parts, same := f.lookParts(last, kept)
 	s.parts, s.dirs = parts, kept[""]
-	if last != nil && same && s.unread == last.unread && slices.Equal(s.ids, last.ids) && slices.Equal(s.dirs, last.dirs) && maps.Equal(s.names.Tags, last.names.Tags) && maps.Equal(s.names.Digests, last.names.Digests) && maps.Equal(s.names.Aliases, last.names.Aliases) {
+	if last != nil && same && s.unread == last.unread && slices.Equal(s.ids, last.ids) && slices.Equal(s.dirs, last.dirs) && s.names.Equal(last.names) {
 		return last, nil
 	}
 	s.tree = names.New(s.names.Tags, s.names.Digests, s.dirs...)
@@ -92,22 +92,14 @@ func (s *snapshot) prefix(hex string) (digest.Digest, bool) {
 	want := digest.Digest("sha256:" + hex)
 	n, _ := slices.BinarySearch(s.ids, want)
 	match := func(n int) bool { return n < len(s.ids) && strings.HasPrefix(string(s.ids[n]), string(want)) }
-	if match(n+1) && match(n) {
+	if !match(n) {
+		id, _ := s.names.Alias(string(want))
+		return id, id != ""
+	}
+	if match(n + 1) {
 		return "", false
 	}
-	if match(n) {
-		return s.ids[n], true
-	}
-	var found digest.Digest
-	for alias, id := range s.names.Aliases {
-		if strings.HasPrefix(string(alias), string(want)) {
-			if found != "" && found != id {
-				return "", false
-			}
-			found = id
-		}
-	}
-	return found, found != ""
+	return s.ids[n], true
 }
 
 // refresh looks at the store again and lets the kernel forget what is no longer so.

@@ -1,7 +1,6 @@
 package fusefs
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -26,7 +25,7 @@ type partView struct {
 
 // same tells whether two looks at a store saw the same.
 func (p *partView) same(o *partView) bool {
-	return p.name == o.name && p.err == o.err && slices.Equal(p.dirs, o.dirs) && maps.Equal(p.names.Tags, o.names.Tags) && maps.Equal(p.names.Digests, o.names.Digests) && maps.Equal(p.names.Aliases, o.names.Aliases)
+	return p.name == o.name && p.err == o.err && slices.Equal(p.dirs, o.dirs) && p.names.Equal(o.names)
 }
 
 // lookParts asks the stores that the store is made of, if there are several.

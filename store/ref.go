@@ -104,18 +104,14 @@ func matchID(ctx context.Context, st Store, names Names, s, prefix string) (foun
 	if found != "" {
 		return found, nil
 	}
-	for alias, id := range names.Aliases {
-		if strings.HasPrefix(string(alias), "sha256:"+prefix) {
-			if found != "" && found != id {
-				return "", ambiguous
-			}
-			found = id
-		}
-	}
-	if found == "" {
+	switch id, one := names.Alias("sha256:" + prefix); {
+	case !one:
+		return "", ambiguous
+	case id == "":
 		return "", fmt.Errorf("no such image: %s: %w", s, ErrNotFound)
+	default:
+		return id, nil
 	}
-	return found, nil
 }
 
 // Canonical returns the full form of a familiar reference with a tag or a

@@ -10,6 +10,8 @@ package store
 import (
 	"context"
 	"io"
+	"maps"
+	"strings"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
@@ -24,6 +26,25 @@ type Names struct {
 	// Aliases are the digests that the store's engine takes, and prints, as IDs of
 	// images: those of manifests and indexes → image ID. nil if it has none.
 	Aliases map[digest.Digest]digest.Digest
+}
+
+// Equal tells whether both have the same names for the same images.
+func (n Names) Equal(o Names) bool {
+	return maps.Equal(n.Tags, o.Tags) && maps.Equal(n.Digests, o.Digests) && maps.Equal(n.Aliases, o.Aliases)
+}
+
+// Alias returns the image of which an alias starts with prefix, like "sha256:0123",
+// "" if there is none; one is false, and so is there, if there are several.
+func (n Names) Alias(prefix string) (id digest.Digest, one bool) {
+	for alias, of := range n.Aliases {
+		if strings.HasPrefix(string(alias), prefix) {
+			if id != "" && id != of {
+				return "", false
+			}
+			id = of
+		}
+	}
+	return id, true
 }
 
 // Store is a container image store, safe for concurrent use.
