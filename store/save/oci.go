@@ -119,10 +119,11 @@ func newLayout(ctx context.Context, items []Item, o OCIOptions, there map[digest
 		}
 	}()
 	if o.Compress != None {
-		if err := l.measure(ctx, items); err != nil {
+		all, err := l.toCompress(ctx, items)
+		if err != nil {
 			return nil, err
 		}
-		if err := l.compressAhead(ctx, items); err != nil {
+		if err := l.compressAhead(ctx, all); err != nil {
 			return nil, err
 		}
 	}
@@ -151,23 +152,35 @@ func (l *layout) finish() error {
 	return nil
 }
 
-// measure finds out how much there is to compress.
-func (l *layout) measure(ctx context.Context, items []Item) error {
+// work is a layer that is to be compressed.
+type work struct {
+	layer store.Layer
+	of    digest.Digest // image
+}
+
+// toCompress returns the layers that are not there yet, each once, and finds out
+// how many bytes they have. An image that is not whole is refused.
+func (l *layout) toCompress(ctx context.Context, items []Item) (all []work, err error) {
 	seen := map[digest.Digest]bool{}
 	for _, it := range items {
-		for _, layer := range it.Image.Layers() {
+		layers, err := Whole(it.Image)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", it.Image.ID(), err)
+		}
+		for _, layer := range layers {
 			if _, there := l.layers[layer.DiffID()]; there || seen[layer.DiffID()] {
 				continue
 			}
 			seen[layer.DiffID()] = true
 			n, err := layer.TarSize(ctx)
 			if err != nil {
-				return fmt.Errorf("image %s: %w", it.Image.ID(), err)
+				return nil, fmt.Errorf("image %s: %w", it.Image.ID(), err)
 			}
 			l.total += n
+			all = append(all, work{layer, it.Image.ID()})
 		}
 	}
-	return nil
+	return all, nil
 }
 
 func (l *layout) image(ctx context.Context, it Item) (descriptor, dockerImage, error) {
@@ -236,28 +249,9 @@ func (l *layout) part(ctx context.Context, layer store.Layer) (*part, error) {
 	return p, err
 }
 
-// compressAhead compresses all layers that there are to compress, as many at a time
-// as the compression does not make parallel by itself. An image that is not whole
-// is left for later.
-func (l *layout) compressAhead(ctx context.Context, items []Item) error {
-	type work struct {
-		layer store.Layer
-		of    digest.Digest // image
-	}
-	var all []work
-	seen := map[digest.Digest]bool{}
-	for _, it := range items {
-		layers, err := Whole(it.Image)
-		if err != nil {
-			break
-		}
-		for _, layer := range layers {
-			if _, there := l.layers[layer.DiffID()]; !there && !seen[layer.DiffID()] {
-				seen[layer.DiffID()] = true
-				all = append(all, work{layer, it.Image.ID()})
-			}
-		}
-	}
+// compressAhead compresses layers, as many at a time as the compression does not
+// make parallel by itself.
+func (l *layout) compressAhead(ctx context.Context, all []work) error {
 	workers := min(l.o.Compress.atOnce(), len(all))
 	if workers < 2 {
 		return nil
