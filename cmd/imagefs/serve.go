@@ -36,12 +36,6 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	if err != nil {
 		return err
 	}
-	unused := true
-	defer func() {
-		if unused { // else the end of the process closes it
-			st.Close()
-		}
-	}()
 	opts := fusefs.Options{
 		Source: source(st), AllowOther: o.allowOther, ReadOnly: o.readOnly, Passthrough: o.passthrough, ListOrigin: o.listOrigin,
 		Suid: o.suid, Dev: o.dev, NoExec: o.noexec, Debug: o.debug, Log: log,
@@ -54,12 +48,17 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	}
 	srv, err := fusefs.Mount(ctx, dir, st, opts)
 	if err != nil {
+		st.Close()
 		return err
 	}
 	life := announceLife(dir, lifeOf(a, st, srv, o))
 	defer life.Close()
 	unmounted := make(chan struct{})
-	go func() { srv.Wait(); close(unmounted) }()
+	go func() {
+		srv.Wait() // who does not, on a second signal, leaves the store open: it is still used
+		st.Close()
+		close(unmounted)
+	}()
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS="+oneLine("Serving "+opts.Source+" at "+dir))
 	logReady()
 	ready()
@@ -74,13 +73,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	}
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping+"\nSTATUS=Unmounting")
 	log.Info("unmounting", "at", dir, "signal", a.caught)
-	err = leave(srv, log, unmounted)
-	select {
-	case <-unmounted:
-	default: // a second signal: nobody waited for what still uses the store
-		unused = false
-	}
-	return err
+	return leave(srv, log, unmounted)
 }
 
 // leave unmounts after a signal: at once, or lazily if it stays in use. A second signal does not wait.
