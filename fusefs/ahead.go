@@ -46,7 +46,7 @@ type run struct {
 	n      int         // files of the next push
 	credit int
 	busy   bool
-	tiny   bool // files that were pushed last
+	tiny   bool // the last push was of many files, and they were tiny
 	jumps  int  // how often the user went elsewhere
 }
 

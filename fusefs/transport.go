@@ -110,10 +110,15 @@ func (f *fsys) quick(h *fuse.InHeader) bool {
 		}
 		id := nodeID(h.NodeId)
 		l := f.layers.get(id.layer())
-		if l == nil || l.slow.Load() || h.Opcode == opOpen || f.over == Dev || !l.readOn.Load() {
-			return l == nil || !l.slow.Load()
+		switch {
+		case l == nil:
+			return true
+		case l.slow.Load():
+			return false
+		case h.Opcode == opOpen, f.over == Dev, !l.readOn.Load(), int(id.ino()) >= l.index.Inodes():
+			return true
 		}
-		return int(id.ino()) >= l.index.Inodes() || l.index.Stat(id.ino()).Size > aheadSize
+		return l.index.Stat(id.ino()).Size > aheadSize // else it may wait for a push
 	}
 	return false
 }

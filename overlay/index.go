@@ -193,7 +193,7 @@ func (x *Index) Path(b []byte, i Ino) []byte {
 // holds an index to the order in which Finish writes: breadth first, an inode
 // numbered when its first name comes, the directories' entries without gap or
 // overlap. So one pass in that order sees each entry once, and each inode at
-// its first name; it is what a mount waits for, at 15 ns an entry.
+// its first name; it is what a mount waits for, at 19 ns an entry.
 func (x *Index) check() error {
 	c := checker{Index: x, next: 1}
 	if err := c.inode(0, 0, noEntry); err != nil {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -55,13 +54,7 @@ func ReadWhole(ctx context.Context, l Layer, i overlay.Ino, p []byte) error {
 		return err
 	}
 	defer f.Close()
-	n, err := f.ReadAt(p, 0)
-	if n < len(p) && err == nil {
-		err = io.ErrUnexpectedEOF
-	}
-	if n == len(p) && errors.Is(err, io.EOF) {
-		err = nil
-	}
+	_, err = io.ReadFull(io.NewSectionReader(f, 0, int64(len(p))), p)
 	return err
 }
 

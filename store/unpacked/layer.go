@@ -142,13 +142,17 @@ func (l *Layer) Dir() (*os.File, error) {
 	return l.open()
 }
 
+// files returns what a file of the layer is found with.
+func (l *Layer) files(ctx context.Context) (dir *os.File, ix overlay.Layer, err error) {
+	if ix, _, err = l.view(ctx); err == nil {
+		dir, err = l.Dir()
+	}
+	return dir, ix, err
+}
+
 // Open is as store.Layer has it.
 func (l *Layer) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
-	ix, _, err := l.view(ctx)
-	if err != nil {
-		return nil, err
-	}
-	dir, err := l.Dir()
+	dir, ix, err := l.files(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -159,11 +163,7 @@ var _ store.WholeReader = (*Layer)(nil)
 
 // ReadWhole implements store.WholeReader.
 func (l *Layer) ReadWhole(ctx context.Context, i overlay.Ino, p []byte) error {
-	ix, _, err := l.view(ctx)
-	if err != nil {
-		return err
-	}
-	dir, err := l.Dir()
+	dir, ix, err := l.files(ctx)
 	if err != nil {
 		return err
 	}
