@@ -13,6 +13,13 @@ import (
 	"imagefs/store/storetest"
 )
 
+// freeViews is how many numbers of views were given back and wait for the next.
+func (p pairTest) freeViews() int {
+	p.f.partViews.mu.Lock()
+	defer p.f.partViews.mu.Unlock()
+	return len(p.f.partViews.free)
+}
+
 // The numbers of a pair's views are given out again when the kernel has forgotten
 // it, with another generation, so that it takes no old node for a new one.
 func TestViewNumbersAreGivenOutAgain(t *testing.T) {
@@ -52,11 +59,7 @@ func TestViewNumbersAreGivenOutAgain(t *testing.T) {
 			p.f.Forget(uint64(d), 1)
 			until(t, "let go", func() bool { return p.f.pairs.get(d.slot()) == nil })
 		}
-		until(t, "given back", func() bool {
-			p.f.partViews.mu.Lock()
-			defer p.f.partViews.mu.Unlock()
-			return len(p.f.partViews.free) == parts
-		})
+		until(t, "given back", func() bool { return p.freeViews() == parts })
 	}
 	if n := p.f.partViews.size(); n != parts {
 		t.Errorf("%d numbers were given out", n)
@@ -73,24 +76,19 @@ func TestViewNumbersOfARemovedImage(t *testing.T) {
 	}
 	p.f.drop(p.f.snap.Load().names.Tags["a:1"])
 	until(t, "let go", func() bool { return p.f.pairs.get(dir.slot()) == nil && p.f.view(nodeID(root.NodeId)) == nil })
-	free := func() int {
-		p.f.partViews.mu.Lock()
-		defer p.f.partViews.mu.Unlock()
-		return len(p.f.partViews.free)
-	}
-	if n := free(); n != 0 {
+	if n := p.freeViews(); n != 0 {
 		t.Errorf("%d numbers were given back", n)
 	}
 	if _, st := p.lookup(nodeID(root.NodeId), "d"); st != fuse.Status(syscall.ESTALE) {
 		t.Errorf("who is in it gets %v", st)
 	}
 	p.f.Forget(uint64(dir), 1)
-	if n := free(); n != 1 {
+	if n := p.freeViews(); n != 1 {
 		t.Errorf("%d numbers were given back when it was forgotten", n)
 	}
 	p.f.Forget(uint64(dir), 1)
 	p.f.Forget(uint64(dir), 1)
-	if n := free(); n != 1 || len(p.f.pairs.recent.owing) != 0 {
+	if n := p.freeViews(); n != 1 || len(p.f.pairs.recent.owing) != 0 {
 		t.Errorf("%d numbers, and %d pairs are owed", n, len(p.f.pairs.recent.owing))
 	}
 }

@@ -13,6 +13,24 @@ import (
 	"imagefs/store/storetest"
 )
 
+// largeImage writes large.tar, the archive of large:1, whose layers have so many
+// bytes each, which cannot be compressed.
+func largeImage(t *testing.T, dir string, layers, size int) (path string) {
+	t.Helper()
+	r := rand.NewChaCha8([32]byte{1})
+	img := storetest.Image{Names: []string{"large:1"}}
+	for range layers {
+		b := make([]byte, size)
+		_, _ = r.Read(b)
+		img.Layers = append(img.Layers, storetest.Tar(storetest.Entry{Name: "large", Body: string(b)}))
+	}
+	path = filepath.Join(dir, "large.tar")
+	if err := os.WriteFile(path, storetest.Docker(img).Tar(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // TestCopyMemory copies layers of more bytes than a copy may have in memory, from
 // and to each form that there is.
 func TestCopyMemory(t *testing.T) {
@@ -22,18 +40,8 @@ func TestCopyMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	const limit = 64 << 20
-	r := rand.NewChaCha8([32]byte{1})
-	var layers [][]byte
-	for range 2 {
-		b := make([]byte, 80<<20)
-		_, _ = r.Read(b)
-		layers = append(layers, storetest.Tar(storetest.Entry{Name: "large", Body: string(b)}))
-	}
 	dir := t.TempDir()
-	source := filepath.Join(dir, "large.tar")
-	if err := os.WriteFile(source, storetest.Docker(storetest.Image{Names: []string{"large:1"}, Layers: layers}).Tar(), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	source := largeImage(t, dir, 2, 80<<20)
 	run := func(from string, args ...string) {
 		t.Helper()
 		s := harness.Imagefs{Store: from, Program: program}

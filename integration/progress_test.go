@@ -2,34 +2,20 @@ package integration
 
 import (
 	"context"
-	"math/rand/v2"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"imagefs/integration/harness"
-	"imagefs/store/storetest"
 )
 
 // TestProgressOnATerminal runs commands that take more than a second on a terminal:
 // they show how far they are, and end as they do elsewhere.
 func TestProgressOnATerminal(t *testing.T) {
 	harness.Need(t, "root", "script", "stty")
-	r := rand.NewChaCha8([32]byte{1})
-	var layers [][]byte
-	for range 3 {
-		b := make([]byte, 40<<20)
-		_, _ = r.Read(b)
-		layers = append(layers, storetest.Tar(storetest.Entry{Name: "large", Body: string(b)}))
-	}
 	dir := t.TempDir()
-	source := filepath.Join(dir, "large.tar")
-	if err := os.WriteFile(source, storetest.Docker(storetest.Image{Names: []string{"large:1"}, Layers: layers}).Tar(), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	largeImage(t, dir, 3, 40<<20)
 	s := harness.NewStore(t)
 	on := func(command string) (string, time.Duration) {
 		t.Helper()

@@ -33,6 +33,22 @@ func newPodman(t *testing.T) func(t *testing.T, args ...string) string {
 	}
 }
 
+// skopeoCopy copies an image with skopeo.
+func skopeoCopy(t *testing.T, args ...string) {
+	t.Helper()
+	harness.Run(t, "skopeo", append([]string{"--insecure-policy", "copy", "-q"}, args...)...)
+}
+
+// toOCI writes the image of a docker archive into dir, in the forms of OCI: as
+// oci.tar, and as the directories layout and, compressed so, zstd.
+func toOCI(t *testing.T, archive, dir string) {
+	t.Helper()
+	from, at := "docker-archive:"+archive, func(name string) string { return filepath.Join(dir, name) + ":1" }
+	skopeoCopy(t, from, "oci:"+at("layout"))
+	skopeoCopy(t, from, "oci-archive:"+at("oci.tar"))
+	skopeoCopy(t, "--dest-compress", "--dest-compress-format", "zstd", from, "oci:"+at("zstd"))
+}
+
 // One image in every form that the tools write loads as the same layers.
 func TestForms(t *testing.T) {
 	harness.Need(t, "root", "/dev/fuse", "skopeo", "umoci", "podman", "runc", "gzip", "bzip2", "xz", "zstd")
@@ -44,14 +60,8 @@ func TestForms(t *testing.T) {
 	want := image(t, harness.ReadRoot(t, d.Root), "odd:1")
 
 	at := func(name string) string { return filepath.Join(dir, name) }
-	skopeo := func(args ...string) {
-		t.Helper()
-		harness.Run(t, "skopeo", append([]string{"--insecure-policy", "copy", "-q"}, args...)...)
-	}
-	skopeo("docker-archive:"+plain, "oci:"+at("layout")+":1")
-	skopeo("docker-archive:"+plain, "oci-archive:"+at("oci.tar")+":1")
-	skopeo("--dest-compress", "--dest-compress-format", "zstd", "docker-archive:"+plain, "oci:"+at("zstd")+":1")
-	skopeo("docker-archive:"+plain, "docker-archive:"+at("skopeo.tar")+":odd:1")
+	toOCI(t, plain, dir)
+	skopeoCopy(t, "docker-archive:"+plain, "docker-archive:"+at("skopeo.tar")+":odd:1")
 	podman := newPodman(t)
 	podman(t, "load", "-q", "-i", plain)
 	podman(t, "save", "-q", "--format", "docker-archive", "-o", at("podman-docker.tar"), "odd:1")

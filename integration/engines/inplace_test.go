@@ -44,14 +44,8 @@ func forms(t *testing.T, archive string) []string {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	harness.Run(t, "cp", archive, at("docker.tar"))
 	harness.Run(t, "sh", "-c", `gzip -1 <"$1" >"$2"`, "sh", archive, at("docker.tar.gz"))
-	for _, to := range [][]string{
-		{"oci:" + at("oci") + ":1"},
-		{"oci-archive:" + at("oci.tar") + ":1"},
-		{"oci:" + at("zstd.oci") + ":1", "--dest-compress", "--dest-compress-format", "zstd"},
-	} {
-		harness.Run(t, "skopeo", append([]string{"--insecure-policy", "copy", "-q", "docker-archive:" + archive}, to...)...)
-	}
-	return []string{at("docker.tar"), at("docker.tar.gz"), at("oci"), at("oci.tar"), at("zstd.oci")}
+	toOCI(t, archive, dir)
+	return []string{at("docker.tar"), at("docker.tar.gz"), at("layout"), at("oci.tar"), at("zstd")}
 }
 
 // rootfs is the tree of the only image of a mount.
