@@ -81,10 +81,17 @@ const (
 	flagExiting  = 0x4 // PF_EXITING of the kernel's include/linux/sched.h
 )
 
-// killed tells whether a thread is at its end because of a signal.
+// killed tells whether a thread is at its end because of a signal. Files are closed
+// in execve(2), too, and there the kernel lets nobody read its stat before they are:
+// that would wait for this answer. Its status can be read at any time, and tells
+// that it has memory, which who ends has let go of before the files.
 func killed(tid uint32) bool {
 	if tid == 0 {
 		return false // of another PID namespace
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+	if err != nil || bytes.Contains(status, []byte("\nVmSize:")) {
+		return false
 	}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", tid))
 	if err != nil {
