@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"github.com/coreos/go-systemd/v22/journal"
+
+	"imagefs/cmd/imagefs/detach"
 )
 
 // The log has one line a record. It goes to standard error; from a mount in the
@@ -161,17 +163,6 @@ func (c *choice) Set(word string) error {
 	return fmt.Errorf("it is one of %s", strings.Join(c.of, ", "))
 }
 
-// flags are those for another process of this program.
-func (o logOptions) flags() (out []string) {
-	if o.level.word != "" {
-		out = append(out, "--log-level", o.level.word)
-	}
-	if o.format.word != "" {
-		out = append(out, "--log-format", o.format.word)
-	}
-	return out
-}
-
 func newLogOptions() logOptions {
 	return logOptions{level: choice{of: []string{"debug", "info", "warn", "error"}}, format: choice{of: []string{logText, logJSON}}}
 }
@@ -215,7 +206,7 @@ func mountLog(a *app, o mountOptions, dir string) (log *slog.Logger, ready, done
 		h.out.turn(toJournal(dir))
 	default:
 		h.out.turn(toWriter(a.err))
-		if inBackground() {
+		if detach.Second() {
 			ready = func() {
 				if journal.Enabled() {
 					h.out.turn(toJournal(dir))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imagefs/cmd/imagefs/detach"
 	"imagefs/fusefs"
 	"imagefs/fusefs/uring"
 	"imagefs/store"
@@ -151,24 +152,55 @@ func runMount(ctx context.Context, a *app, o mountOptions, dir string) error {
 			}
 		}
 	}
-	if o.logFile != "" {
-		abs, err := filepath.Abs(o.logFile)
-		if err != nil {
-			return during("mount", err)
-		}
-		o.logFile = abs
+	if !o.foreground && !detach.Second() {
+		return runDetached()
 	}
 	path, err := prepareMountpoint(dir)
 	if err != nil {
 		return during("mount", err)
 	}
 	if !o.foreground {
-		return background(ctx, a, o, path)
+		if err := leaveCaller(a, &o); err != nil {
+			return during("mount", err)
+		}
 	}
 	if err := serve(ctx, a, o, path); err != nil {
 		return during("mount", err)
 	}
 	return nil
+}
+
+// runDetached has a second process serve, and returns when its tree is ready.
+func runDetached() error {
+	code, err := detach.Start()
+	if err != nil {
+		return fmt.Errorf("mount: start in the background: %w", err)
+	}
+	if code != exitOK {
+		return &exitError{code} // it has told why
+	}
+	return nil
+}
+
+// leaveCaller makes this process, the second one, independent of its caller's
+// directory and streams. What the options name stays what it is.
+func leaveCaller(a *app, o *mountOptions) error {
+	if o.logFile != "" {
+		abs, err := filepath.Abs(o.logFile)
+		if err != nil {
+			return err
+		}
+		o.logFile = abs
+	}
+	specs, err := a.named()
+	if err != nil {
+		return err
+	}
+	a.stores = nil
+	for _, s := range specs {
+		a.stores = append(a.stores, s.String())
+	}
+	return detach.Leave()
 }
 
 // listMounts lists what is mounted, in the form of mount(8).

@@ -140,7 +140,15 @@ func servers(ts *testscript.TestScript) []int {
 	for _, d := range dirs {
 		b, err := os.ReadFile(d + "/cmdline")
 		args := strings.Split(string(b), "\x00")
-		if err != nil || filepath.Base(args[0]) != "imagefs" || !slices.Contains(args, "--foreground") || !strings.Contains(string(b), ts.Getenv("WORK")) {
+		if err != nil || filepath.Base(args[0]) != "imagefs" || !slices.Contains(args, "mount") {
+			continue
+		}
+		env, err := os.ReadFile(d + "/environ")
+		if err != nil || !strings.Contains("\x00"+string(env), "\x00WORK="+ts.Getenv("WORK")+"\x00") {
+			continue
+		}
+		// Who only waits for a process in the background has not left the working directory.
+		if cwd, err := os.Readlink(d + "/cwd"); err != nil || cwd != "/" && !slices.Contains(args, "--foreground") {
 			continue
 		}
 		var pid int

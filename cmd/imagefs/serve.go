@@ -13,6 +13,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
+	"imagefs/cmd/imagefs/detach"
 	"imagefs/fusefs"
 	"imagefs/store"
 	"imagefs/store/archive"
@@ -22,15 +23,14 @@ import (
 // unmounted under their hands: what they have open stays open.
 const busyGrace = 3 * time.Second
 
-// serve mounts the store at dir and returns when it is unmounted again. If this
-// process was started by background, it tells when the tree is ready.
+// serve mounts the store at dir and returns when it is unmounted again. Who waits
+// for the tree in another process is told when it is ready.
 func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	collectRarely()
 	log, logReady, closeLog, err := mountLog(a, o, dir)
 	if err != nil {
 		return err
 	}
-	ready := newReady()
 	defer closeLog()
 	st, err := openMountStore(a, o, dir, log)
 	if err != nil {
@@ -61,7 +61,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	}()
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS="+oneLine("Serving "+opts.Source+" at "+dir))
 	logReady()
-	ready()
+	detach.Ready()
 	log.Info("mounted", "at", dir, "store", opts.Source, "transport", srv.Transport(), "read_only", o.readOnly)
 	defer log.Info("unmounted", "at", dir)
 	// Later, since it collects: whoever waited for the tree is looking into it now.

@@ -29,14 +29,3 @@ func (s *size) Set(text string) error {
 	}
 	return nil
 }
-
-// flag is the flag as a command line has it, nothing if it was not given.
-func (s *size) flag(name string) []string {
-	switch {
-	case s.n == 0:
-		return nil
-	case s.n < 0:
-		return []string{name, "0"}
-	}
-	return []string{name, fmt.Sprint(s.n)}
-}
