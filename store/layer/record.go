@@ -2,6 +2,7 @@ package layer
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"io"
 	"unicode/utf8"
@@ -54,7 +55,7 @@ func (r *recorder) flush() {
 }
 
 // file writes the record of a file's content.
-func (r *recorder) file(name string, size int64, crc []byte) {
+func (r *recorder) file(name string, size int64, sum uint64) {
 	r.flush()
 	r.line = append(r.line[:0], `{"type":1,`...)
 	if utf8.ValidString(name) {
@@ -68,7 +69,7 @@ func (r *recorder) file(name string, size int64, crc []byte) {
 	r.line = append(r.line, `"size":`...)
 	r.line = appendInt(r.line, size)
 	r.line = append(r.line, `,"payload":"`...)
-	r.line = base64.StdEncoding.AppendEncode(r.line, crc)
+	r.line = base64.StdEncoding.AppendEncode(r.line, binary.BigEndian.AppendUint64(nil, sum))
 	r.end(`"`)
 }
 

@@ -5,12 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
-	"hash/crc64"
 	"io"
 	"os"
 
 	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"imagefs/overlay"
 	"imagefs/store"
@@ -54,7 +53,6 @@ type unpacker struct {
 	files  uint64 // file records in the tar-split
 	sparse int64
 	newest overlay.Attr
-	crc    hash.Hash64
 	buf    []byte
 }
 
@@ -68,7 +66,7 @@ func Unpack(ctx context.Context, r io.Reader, o UnpackOptions) (*Unpacked, error
 	defer hr.close()
 	rec := &recorder{r: hr, w: o.Split}
 	u := &unpacker{extractor: newExtractor(o), tr: tar.NewReader(rec), rec: rec, hr: hr, lim: lim,
-		crc: crc64.New(crc64.MakeTable(crc64.ISO)), buf: make([]byte, 256<<10)}
+		buf: make([]byte, 256<<10)}
 	if err := u.run(); err != nil {
 		u.close()
 		return nil, err
@@ -181,32 +179,46 @@ func (u *unpacker) file(hdr *tar.Header, r *record) error {
 		}
 		u.rec.flush()
 		u.rec.off = true
-		u.crc.Reset()
-		err := u.copy(f.fd, hdr.Size)
+		sum, err := u.copy(f.fd, hdr.Size)
 		u.rec.off = false
 		if err != nil {
 			return err
 		}
-		u.rec.file(hdr.Name, hdr.Size, u.crc.Sum(nil))
+		u.rec.file(hdr.Name, hdr.Size, sum)
 		u.files++
 		r.Ref = u.files
 	}
 	return u.finishFile(f, &r.Entry)
 }
 
-func (u *unpacker) copy(fd int, size int64) error {
-	for size > 0 {
-		n, err := io.ReadFull(u.tr, u.buf[:min(size, int64(len(u.buf)))])
+// The disk is told to begin with a file's content when there is this much of it
+// in bytes, and when the file is complete unless it is smaller than that.
+const (
+	writeBack    = 64 << 10
+	writeBackEnd = 16 << 10
+)
+
+// copy writes the content of a file and returns its CRC-64. A load waits at its
+// end until the disk has everything: so it begins to write early, while there
+// is more to unpack. (A file system that cannot do that does it then.)
+func (u *unpacker) copy(fd int, size int64) (sum uint64, err error) {
+	var begun, end int64
+	for end < size {
+		n, err := io.ReadFull(u.tr, u.buf[:min(size-end, int64(len(u.buf)))])
 		if err != nil {
-			return streamError(noEOF(err))
+			return 0, streamError(noEOF(err))
 		}
-		u.crc.Write(u.buf[:n])
+		sum = crc64ISO(sum, u.buf[:n])
 		if err := writeAll(fd, u.buf[:n]); err != nil {
-			return err
+			return 0, err
 		}
-		size -= int64(n)
+		end += int64(n)
+		if fresh := end - begun; fresh >= writeBack || end == size && fresh >= writeBackEnd {
+			_ = unix.SyncFileRange(fd, begun, fresh, unix.SYNC_FILE_RANGE_WRITE)
+			begun = end
+		}
 	}
-	return nil
+	return sum, nil
 }
 
 func noEOF(err error) error {
