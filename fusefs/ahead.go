@@ -30,6 +30,7 @@ const (
 	aheadBytes  = 512 << 10            // bytes of one push
 	aheadSkip   = 32                   // inodes that the reader may pass over and still be reading on
 	aheadTime   = 2 * time.Millisecond // that somebody waits for a push; disks are not waited for
+	aheadRest   = 63                   // files that are read before the next push, after several that the kernel did not want
 	aheadCredit = 4                    // pushes where a reader who read on goes on elsewhere, until he reads on again
 )
 
@@ -48,6 +49,22 @@ type run struct {
 	busy   bool
 	tiny   bool // the last push was of many files, and they were tiny
 	jumps  int  // how often the user went elsewhere
+	missed int  // pushes in a row that the kernel did not want
+	rest   int  // so many files are read before the next push
+}
+
+// push is what follows a file that was read: n files from an inode on.
+type push struct {
+	run   *run
+	from  overlay.Ino
+	n     int
+	jumps int // of the run when the push began
+
+	// how it ended
+	to     overlay.Ino // the inode after those that were pushed
+	files  int         // that were pushed
+	size   int         // bytes of them
+	missed bool        // the kernel does not know the first
 }
 
 // note is told of each small file that is read through the server. alone says that
@@ -55,39 +72,34 @@ type run struct {
 // must not keep the thread that is to answer; see fsys.quick.
 func (a *ahead) note(f *fsys, l *layerSlot, i overlay.Ino, alone bool) {
 	waits := alone && !l.slow.Load()
-	r, from, n, jumps := a.read(l, i, waits)
-	if n == 0 {
+	p, ok := a.read(l, i, waits)
+	if !ok {
 		return
 	}
-	push := func(most time.Duration) {
-		to, files, size := from, 0, 0
-		_ = f.guard("read ahead", func() error {
-			to, files, size = f.pushFiles(l, from, n, most)
-			return nil
-		})
-		a.pushed(r, jumps, to, files, size)
+	do := func(most time.Duration) {
+		_ = f.guard("read ahead", func() error { f.pushFiles(l, &p, most); return nil })
+		a.pushed(&p)
 	}
 	if !waits {
-		f.work.Go(func() { push(time.Minute) })
+		f.work.Go(func() { do(time.Minute) })
 		return
 	}
-	push(aheadTime)
+	do(aheadTime)
 }
 
-// read returns what to push after a file that was read: n files from an inode on.
+// read returns what to push after a file that was read, if anything.
 // A reader who does not wait has read the few files of a small directory before they
 // are pushed: for him it must be clear that he reads on.
-func (a *ahead) read(l *layerSlot, i overlay.Ino, waits bool) (r *run, from overlay.Ino, n, jumps int) {
+func (a *ahead) read(l *layerSlot, i overlay.Ino, waits bool) (p push, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r = a.layers[l]
+	r := a.layers[l]
 	if r == nil {
 		if len(a.layers) >= 256 || a.layers == nil {
 			a.layers = map[*layerSlot]*run{}
 		}
-		r = &run{last: i, next: i + 1}
-		a.layers[l] = r
-		return r, 0, 0, 0
+		a.layers[l] = &run{last: i, next: i + 1}
+		return p, false
 	}
 	if i > r.last && i <= max(r.last, r.next)+aheadSkip {
 		r.credit = aheadCredit
@@ -101,51 +113,60 @@ func (a *ahead) read(l *layerSlot, i overlay.Ino, waits bool) (r *run, from over
 		}
 	}
 	r.last = i
+	if r.rest > 0 {
+		r.rest--
+		r.n = min(r.n, aheadFirst)
+	}
 	l.readOn.Store(r.n >= aheadLong && r.tiny)
-	if r.busy || r.n == 0 {
-		return r, 0, 0, 0
+	if r.busy || r.n == 0 || r.rest > 0 {
+		return p, false
 	}
 	r.busy = true
-	return r, r.next, r.n, r.jumps
+	return push{run: r, from: r.next, n: r.n, jumps: r.jumps, to: r.next}, true
 }
 
-// pushed takes note of the end of a push that began after so many jumps; to is the
-// inode after it, size the bytes of its files.
-func (a *ahead) pushed(r *run, jumps int, to overlay.Ino, files, size int) {
+// pushed takes note of the end of a push.
+func (a *ahead) pushed(p *push) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r.tiny = files >= aheadLong && size <= files*aheadTiny
-	if r.busy = false; r.jumps == jumps {
-		r.next = max(r.next, to)
+	r := p.run
+	r.tiny = p.files >= aheadLong && p.size <= p.files*aheadTiny
+	if r.busy = false; r.jumps == p.jumps {
+		r.next = max(r.next, p.to)
 	}
+	if r.missed++; !p.missed {
+		r.missed = 0
+	}
+	r.rest = min(1<<r.missed-1, aheadRest)
 }
 
 var aheadBuffers = sync.Pool{New: func() any { return new([aheadSize]byte) }}
 
-// pushFiles pushes n small files from an inode on, as many as it can in that time,
-// and returns the inode after them, how many they are, and their bytes.
-func (f *fsys) pushFiles(l *layerSlot, i overlay.Ino, n int, most time.Duration) (to overlay.Ino, files, total int) {
+// pushFiles pushes small files, as many as it can in that time.
+func (f *fsys) pushFiles(l *layerSlot, p *push, most time.Duration) {
 	end := time.Now().Add(most)
 	srv := f.conn.Load()
 	buf := aheadBuffers.Get().(*[aheadSize]byte)
 	defer aheadBuffers.Put(buf)
-	for ; n > 0 && total < aheadBytes && int(i) < l.index.Inodes() && f.life.Err() == nil && time.Now().Before(end); i++ {
+	for n := p.n; n > 0 && p.size < aheadBytes && int(p.to) < l.index.Inodes() && f.life.Err() == nil && time.Now().Before(end); {
+		i := p.to
 		a := l.index.Stat(i)
+		if isDir(a.Mode) {
+			return // what is in another directory is not what comes next
+		}
+		p.to++
 		if a.Mode&unix.S_IFMT != unix.S_IFREG || a.Size == 0 || a.Size > aheadSize {
-			if isDir(a.Mode) {
-				return i, files, total // what is in another directory is not what comes next
-			}
 			continue
 		}
 		n--
 		if store.ReadWhole(f.life, l.l, i, buf[:a.Size]) != nil {
-			return i + 1, files, total // whoever asks for it is told why
+			return // whoever asks for it is told why
 		}
 		// A file that the kernel does not know yet is not about to be read.
 		if st := srv.InodeNotifyStoreCache(uint64(fileID(l.slot, i)), 0, buf[:a.Size]); st != fuse.OK {
-			return i + 1, files, total
+			p.missed = p.files == 0
+			return
 		}
-		files, total = files+1, total+int(a.Size)
+		p.files, p.size = p.files+1, p.size+int(a.Size)
 	}
-	return i, files, total
 }

@@ -26,17 +26,18 @@ func TestReadingOn(t *testing.T) {
 			var a ahead
 			l := &layerSlot{}
 			for _, s := range steps {
-				r, from, n, jumps := a.read(l, s.read, true)
-				if n != s.n || n > 0 && from != s.from {
-					t.Fatalf("after %d: %d from %d, want %d from %d", s.read, n, from, s.n, s.from)
+				p, ok := a.read(l, s.read, true)
+				if p.n != s.n || ok != (s.n > 0) || ok && p.from != s.from {
+					t.Fatalf("after %d: %d from %d, want %d from %d", s.read, p.n, p.from, s.n, s.from)
 				}
-				if l.readOn.Load() != (n >= 2*aheadLong) {
+				if l.readOn.Load() != (p.n >= 2*aheadLong) {
 					t.Errorf("after %d: reads on: %v", s.read, l.readOn.Load())
 				}
-				if n == 0 {
+				if !ok {
 					continue
 				}
-				a.pushed(r, jumps, from+overlay.Ino(n), n, n*100)
+				p.to, p.files, p.size = p.from+overlay.Ino(p.n), p.n, p.n*100
+				a.pushed(&p)
 			}
 		})
 	}
@@ -47,21 +48,24 @@ func TestOnePushAtATime(t *testing.T) {
 	var a ahead
 	l := &layerSlot{}
 	a.read(l, 10, true)
-	r, _, n, jumps := a.read(l, 11, true)
-	if n == 0 {
+	p, ok := a.read(l, 11, true)
+	if !ok {
 		t.Fatal("nothing is pushed")
 	}
-	if _, _, n, _ := a.read(l, 12, true); n != 0 {
+	if _, ok := a.read(l, 12, true); ok {
 		t.Error("two push")
 	}
-	a.pushed(r, jumps, 20, 7, 0)
-	if _, from, n, _ := a.read(l, 13, true); n == 0 || from != 20 {
-		t.Errorf("then %d from %d", n, from)
+	p.to, p.files = 20, 7
+	a.pushed(&p)
+	p, ok = a.read(l, 13, true)
+	if !ok || p.from != 20 {
+		t.Errorf("then %+v", p)
 	}
 	a.read(l, 500, true)
-	a.pushed(r, jumps, 40, 9, 0) // began before the reader went elsewhere
-	if _, from, _, _ := a.read(l, 501, true); from != 502 {
-		t.Errorf("elsewhere from %d", from)
+	p.to, p.files = 40, 9
+	a.pushed(&p) // began before the reader went elsewhere
+	if p, _ := a.read(l, 501, true); p.from != 502 {
+		t.Errorf("elsewhere from %d", p.from)
 	}
 }
 
@@ -73,12 +77,39 @@ func TestReadingOnWithoutWaiting(t *testing.T) {
 		read overlay.Ino
 		n    int
 	}{{10, 0}, {11, 8}, {500, 0}, {501, 8}, {502, 16}, {5, 0}, {6, 8}} {
-		r, from, n, jumps := a.read(l, s.read, false)
-		if n != s.n {
-			t.Fatalf("after %d: %d, want %d", s.read, n, s.n)
+		p, ok := a.read(l, s.read, false)
+		if p.n != s.n {
+			t.Fatalf("after %d: %d, want %d", s.read, p.n, s.n)
 		}
-		if n > 0 {
-			a.pushed(r, jumps, from, n, 0)
+		if ok {
+			a.pushed(&p)
 		}
+	}
+}
+
+// A reader whose next files the kernel has not looked up, once and again, is left
+// alone more and more; one push that is wanted, and he is as any other.
+func TestNotWanted(t *testing.T) {
+	var a ahead
+	l := &layerSlot{}
+	i := overlay.Ino(10)
+	a.read(l, i, true)
+	pushes := func(reads int, missed bool) (n int) {
+		for range reads {
+			i++
+			if p, ok := a.read(l, i, true); ok {
+				n++
+				p.missed = missed
+				a.pushed(&p)
+			}
+		}
+		return n
+	}
+	if n := pushes(1000, true); n < 7 || n > 25 {
+		t.Errorf("%d of 1000 files are pushed in vain", n)
+	}
+	pushes(aheadRest+1, false)
+	if n := pushes(10, false); n != 10 {
+		t.Errorf("then %d pushes after 10 files", n)
 	}
 }

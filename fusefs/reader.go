@@ -64,6 +64,12 @@ func (f *fsys) read(id nodeID, buf []byte, off int64, alone bool) (n int, err er
 				f.ahead.note(f, l, id.ino(), alone)
 			}
 		}()
+		if int64(len(buf)) == size && l.direct.Load() {
+			if err = store.ReadWhole(f.life, l.l, id.ino(), buf); err == nil {
+				n = len(buf)
+			}
+			return n, err
+		}
 	}
 	err = f.use(id, func(c store.File) error {
 		n, err = c.ReadAt(buf, off)

@@ -19,7 +19,9 @@ type layerSlot struct {
 	l     store.Layer
 	index overlay.Layer
 	open  atomic.Int64 // files of it that are open
-	slow  atomic.Bool  // its files are no files of the host, and may have to be decompressed
+	// Of its files, after the first was opened: they are none of the host's, and may
+	// have to be decompressed; or they are.
+	slow, direct atomic.Bool
 	// readOn says that many of its small files are read one after the other: each that
 	// is asked for may wait until others are pushed.
 	readOn atomic.Bool
@@ -29,8 +31,12 @@ type layerSlot struct {
 
 // opened learns from the content of a file how the layer's files are read.
 func (l *layerSlot) opened(file store.File) {
-	if _, ok := file.(store.FDer); !ok && !l.slow.Load() {
-		l.slow.Store(true)
+	if _, ok := file.(store.FDer); !ok {
+		if !l.slow.Load() {
+			l.slow.Store(true)
+		}
+	} else if !l.direct.Load() {
+		l.direct.Store(true)
 	}
 }
 
