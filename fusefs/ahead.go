@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -15,11 +16,11 @@ import (
 // page cache before they are asked for. The inodes of a directory lie together
 // in a layer, so what comes next is the inode with the next number.
 //
-// Whoever asks for a file waits until the next ones are pushed, if that is soon.
-// Pushed at the same time, each would be asked for in the moment it is pushed, by a
-// reader who is as fast: all would be done twice, with the requests that were to be
-// saved. What has to be decompressed takes longer than to ask for it, and is pushed
-// at the same time.
+// Whoever asks for a file while others are pushed helps, until a few are there for
+// him to read; he then reads those while the rest is pushed. Without that lead each
+// would be asked for in the moment it is pushed, by a reader who is as fast: all would
+// be done twice, with the requests that were to be saved. What has to be decompressed
+// takes longer than to ask for it, and nobody waits for that.
 
 const (
 	aheadFirst  = 8                    // files of the first push
@@ -29,7 +30,8 @@ const (
 	aheadSize   = 64 << 10             // bytes of the largest file that is pushed
 	aheadBytes  = 512 << 10            // bytes of one push
 	aheadSkip   = 32                   // inodes that the reader may pass over and still be reading on
-	aheadTime   = 2 * time.Millisecond // that somebody waits for a push; disks are not waited for
+	aheadLead   = 24                   // inodes that are pushed before a reader goes on
+	aheadTime   = 2 * time.Millisecond // that he is kept; disks are not waited for
 	aheadRest   = 63                   // files that are read before the next push, after several that the kernel did not want
 	aheadCredit = 4                    // pushes where a reader who read on goes on elsewhere, until he reads on again
 )
@@ -46,51 +48,112 @@ type run struct {
 	next   overlay.Ino // to be pushed
 	n      int         // files of the next push
 	credit int
-	busy   bool
-	tiny   bool // the last push was of many files, and they were tiny
-	jumps  int  // how often the user went elsewhere
-	missed int  // pushes in a row that the kernel did not want
-	rest   int  // so many files are read before the next push
+	push   *push // under way
+	tiny   bool  // pushes are of many files, and they are tiny
+	jumps  int   // how often the user went elsewhere
+	missed int   // pushes in a row that the kernel did not want
+	rest   int   // so many files are read before the next push
 }
 
 // push is what follows a file that was read: n files from an inode on.
 type push struct {
 	run   *run
 	from  overlay.Ino
-	n     int
 	jumps int // of the run when the push began
 
-	// how it ended
-	to     overlay.Ino // the inode after those that were pushed
-	files  int         // that were pushed
-	size   int         // bytes of them
-	missed bool        // the kernel does not know the first
+	asked atomic.Uint32 // an inode that the kernel waits for: it and the next are left out
+
+	mu     sync.Mutex // guards what follows
+	next   overlay.Ino
+	n      int // files that are left
+	begun  int // bytes of those that are not
+	over   bool
+	files  int  // that were pushed
+	size   int  // bytes of them
+	missed bool // the kernel does not know the first
+}
+
+func newPush(r *run) *push { return &push{run: r, from: r.next, jumps: r.jumps, next: r.next, n: r.n} }
+
+// to returns the inode after those that are pushed, or about to be.
+func (p *push) to() overlay.Ino {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next
+}
+
+// claim returns the next file that the caller has to push; false if there is none any more.
+func (p *push) claim(l *layerSlot) (i overlay.Ino, size int, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for !p.over && p.n > 0 && p.begun < aheadBytes && int(p.next) < l.index.Inodes() {
+		a := l.index.Stat(p.next)
+		if isDir(a.Mode) {
+			break // what is in another directory is not what comes next
+		}
+		p.next++
+		if a.Mode&unix.S_IFMT == unix.S_IFREG && a.Size > 0 && a.Size <= aheadSize {
+			p.n--
+			p.begun += int(a.Size)
+			return p.next - 1, int(a.Size), true
+		}
+	}
+	p.over = true
+	return 0, 0, false
+}
+
+// done takes note of a file that was pushed.
+func (p *push) done(size int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.files, p.size = p.files+1, p.size+size
+}
+
+// unwanted ends a push: the kernel does not know that file, or it cannot be read.
+func (p *push) unwanted(i overlay.Ino, unknown bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over, p.next = true, min(p.next, i)
+	p.missed = unknown && p.files == 0
+}
+
+// asked tells a push that is under way of an inode that the kernel waits for.
+func (l *layerSlot) asked(i overlay.Ino) {
+	if p := l.push.Load(); p != nil {
+		p.asked.Store(uint32(i))
+	}
 }
 
 // note is told of each small file that is read through the server. alone says that
-// it may take its time: a push waits for a file that the kernel has asked for, and so
-// must not keep the thread that is to answer; see fsys.quick.
+// the reader may be kept waiting; see fsys.quick.
 func (a *ahead) note(f *fsys, l *layerSlot, i overlay.Ino, alone bool) {
 	waits := alone && !l.slow.Load()
-	p, ok := a.read(l, i, waits)
-	if !ok {
+	p, mine := a.read(l, i, waits)
+	if p == nil {
 		return
 	}
-	do := func(most time.Duration) {
-		_ = f.guard("read ahead", func() error { f.pushFiles(l, &p, most); return nil })
-		a.pushed(&p)
+	if mine {
+		l.push.Store(p)
+		f.work.Go(func() {
+			_ = f.guard("read ahead", func() error { f.pushFiles(l, p, ^overlay.Ino(0), time.Minute); return nil })
+			l.push.CompareAndSwap(p, nil)
+			a.pushed(p)
+		})
 	}
-	if !waits {
-		f.work.Go(func() { do(time.Minute) })
-		return
+	// The kernel has what a reader waits for locked, and who pushes that waits for his
+	// answer. So he helps with what comes after it alone: then of all who wait for each
+	// other's answers one waits for none. If the push is at this very inode he is
+	// answered, and helps at the next, which is left out too.
+	if waits && p.to() > i {
+		f.pushFiles(l, p, i+1+aheadLead, aheadTime)
 	}
-	do(aheadTime)
 }
 
-// read returns what to push after a file that was read, if anything.
+// read returns what is pushed after a file that was read, nil for nothing; mine is
+// set if the caller has to do it, and not if that is under way already.
 // A reader who does not wait has read the few files of a small directory before they
 // are pushed: for him it must be clear that he reads on.
-func (a *ahead) read(l *layerSlot, i overlay.Ino, waits bool) (p push, ok bool) {
+func (a *ahead) read(l *layerSlot, i overlay.Ino, waits bool) (p *push, mine bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r := a.layers[l]
@@ -99,7 +162,10 @@ func (a *ahead) read(l *layerSlot, i overlay.Ino, waits bool) (p push, ok bool) 
 			a.layers = map[*layerSlot]*run{}
 		}
 		a.layers[l] = &run{last: i, next: i + 1}
-		return p, false
+		return nil, false
+	}
+	if p = r.push; p != nil && p.jumps == r.jumps {
+		r.next = max(r.next, p.to())
 	}
 	if i > r.last && i <= max(r.last, r.next)+aheadSkip {
 		r.credit = aheadCredit
@@ -113,26 +179,36 @@ func (a *ahead) read(l *layerSlot, i overlay.Ino, waits bool) (p push, ok bool) 
 		}
 	}
 	r.last = i
-	if r.rest > 0 {
+	l.readOn.Store(r.n > 0 && r.tiny)
+	// Nobody waits for a push that comes from a thread with other work, and to leave
+	// it out made such a reader slower, not faster: he then moves between CPUs.
+	rests := waits && r.rest > 0
+	if rests {
 		r.rest--
-		r.n = min(r.n, aheadFirst)
 	}
-	l.readOn.Store(r.n >= aheadLong && r.tiny)
-	if r.busy || r.n == 0 || r.rest > 0 {
+	if r.n == 0 || rests {
+		return nil, false
+	}
+	if p != nil {
+		if p.jumps != r.jumps {
+			return nil, false // it is elsewhere
+		}
 		return p, false
 	}
-	r.busy = true
-	return push{run: r, from: r.next, n: r.n, jumps: r.jumps, to: r.next}, true
+	r.push = newPush(r)
+	return r.push, true
 }
 
 // pushed takes note of the end of a push.
 func (a *ahead) pushed(p *push) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	r := p.run
-	r.tiny = p.files >= aheadLong && p.size <= p.files*aheadTiny
-	if r.busy = false; r.jumps == p.jumps {
-		r.next = max(r.next, p.to)
+	r.tiny = !p.missed && p.size <= p.files*aheadTiny && (r.tiny || p.files >= aheadLong)
+	if r.push = nil; r.jumps == p.jumps {
+		r.next = max(r.next, p.next)
 	}
 	if r.missed++; !p.missed {
 		r.missed = 0
@@ -142,31 +218,29 @@ func (a *ahead) pushed(p *push) {
 
 var aheadBuffers = sync.Pool{New: func() any { return new([aheadSize]byte) }}
 
-// pushFiles pushes small files, as many as it can in that time.
-func (f *fsys) pushFiles(l *layerSlot, p *push, most time.Duration) {
+// pushFiles takes part in a push until it has come to an inode, or for so long.
+func (f *fsys) pushFiles(l *layerSlot, p *push, to overlay.Ino, most time.Duration) {
 	end := time.Now().Add(most)
 	srv := f.conn.Load()
 	buf := aheadBuffers.Get().(*[aheadSize]byte)
 	defer aheadBuffers.Put(buf)
-	for n := p.n; n > 0 && p.size < aheadBytes && int(p.to) < l.index.Inodes() && f.life.Err() == nil && time.Now().Before(end); {
-		i := p.to
-		a := l.index.Stat(i)
-		if isDir(a.Mode) {
-			return // what is in another directory is not what comes next
-		}
-		p.to++
-		if a.Mode&unix.S_IFMT != unix.S_IFREG || a.Size == 0 || a.Size > aheadSize {
-			continue
-		}
-		n--
-		if store.ReadWhole(f.life, l.l, i, buf[:a.Size]) != nil {
-			return // whoever asks for it is told why
-		}
-		// A file that the kernel does not know yet is not about to be read.
-		if st := srv.InodeNotifyStoreCache(uint64(fileID(l.slot, i)), 0, buf[:a.Size]); st != fuse.OK {
-			p.missed = p.files == 0
+	for f.life.Err() == nil && p.to() < to && time.Now().Before(end) {
+		i, size, ok := p.claim(l)
+		if !ok {
 			return
 		}
-		p.files, p.size = p.files+1, p.size+int(a.Size)
+		if store.ReadWhole(f.life, l.l, i, buf[:size]) != nil {
+			p.unwanted(i, false) // whoever asks for it is told why
+			return
+		}
+		if asked := overlay.Ino(p.asked.Load()); i == asked || i-1 == asked {
+			continue
+		}
+		// A file that the kernel does not know yet is not about to be read.
+		if srv.InodeNotifyStoreCache(uint64(fileID(l.slot, i)), 0, buf[:size]) != fuse.OK {
+			p.unwanted(i, true)
+			return
+		}
+		p.done(size)
 	}
 }

@@ -27,17 +27,18 @@ func TestReadingOn(t *testing.T) {
 			l := &layerSlot{}
 			for _, s := range steps {
 				p, ok := a.read(l, s.read, true)
-				if p.n != s.n || ok != (s.n > 0) || ok && p.from != s.from {
-					t.Fatalf("after %d: %d from %d, want %d from %d", s.read, p.n, p.from, s.n, s.from)
+				if ok != (s.n > 0) || ok && (p.n != s.n || p.from != s.from) {
+					t.Fatalf("after %d: %+v, want %d from %d", s.read, p, s.n, s.from)
 				}
-				if l.readOn.Load() != (p.n >= 2*aheadLong) {
+				if l.readOn.Load() != (ok && p.n >= 2*aheadLong) {
 					t.Errorf("after %d: reads on: %v", s.read, l.readOn.Load())
 				}
 				if !ok {
 					continue
 				}
-				p.to, p.files, p.size = p.from+overlay.Ino(p.n), p.n, p.n*100
-				a.pushed(&p)
+				p.next += overlay.Ino(p.n)
+				p.files, p.size = p.n, p.n*100
+				a.pushed(p)
 			}
 		})
 	}
@@ -52,18 +53,22 @@ func TestOnePushAtATime(t *testing.T) {
 	if !ok {
 		t.Fatal("nothing is pushed")
 	}
-	if _, ok := a.read(l, 12, true); ok {
+	if again, ok := a.read(l, 12, true); ok || again != p {
 		t.Error("two push")
 	}
-	p.to, p.files = 20, 7
-	a.pushed(&p)
+	p.next = 20
+	p.files = 7
+	a.pushed(p)
 	p, ok = a.read(l, 13, true)
 	if !ok || p.from != 20 {
 		t.Errorf("then %+v", p)
 	}
-	a.read(l, 500, true)
-	p.to, p.files = 40, 9
-	a.pushed(&p) // began before the reader went elsewhere
+	if p, ok := a.read(l, 500, true); ok || p != nil {
+		t.Errorf("elsewhere, while one is under way: %+v", p)
+	}
+	p.next = 40
+	p.files = 9
+	a.pushed(p) // began before the reader went elsewhere
 	if p, _ := a.read(l, 501, true); p.from != 502 {
 		t.Errorf("elsewhere from %d", p.from)
 	}
@@ -78,11 +83,11 @@ func TestReadingOnWithoutWaiting(t *testing.T) {
 		n    int
 	}{{10, 0}, {11, 8}, {500, 0}, {501, 8}, {502, 16}, {5, 0}, {6, 8}} {
 		p, ok := a.read(l, s.read, false)
-		if p.n != s.n {
-			t.Fatalf("after %d: %d, want %d", s.read, p.n, s.n)
+		if ok != (s.n > 0) || ok && p.n != s.n {
+			t.Fatalf("after %d: %+v, want %d", s.read, p, s.n)
 		}
 		if ok {
-			a.pushed(&p)
+			a.pushed(p)
 		}
 	}
 }
@@ -100,7 +105,7 @@ func TestNotWanted(t *testing.T) {
 			if p, ok := a.read(l, i, true); ok {
 				n++
 				p.missed = missed
-				a.pushed(&p)
+				a.pushed(p)
 			}
 		}
 		return n

@@ -59,6 +59,7 @@ func (f *fsys) read(id nodeID, buf []byte, off int64, alone bool) (n int, err er
 			return 0, nil
 		}
 		buf = buf[:min(int64(len(buf)), size-off)]
+		l.asked(id.ino())
 		defer func() {
 			if off == 0 && err == nil {
 				f.ahead.note(f, l, id.ino(), alone)

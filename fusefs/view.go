@@ -25,6 +25,7 @@ type layerSlot struct {
 	// readOn says that many of its small files are read one after the other: each that
 	// is asked for may wait until others are pushed.
 	readOn atomic.Bool
+	push   atomic.Pointer[push] // under way
 	origin
 	views int // that show it; guarded by fsys.using
 }
