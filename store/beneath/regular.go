@@ -37,18 +37,41 @@ func OpenRegular(dir int, p string, flags int) (fd int, st unix.Stat_t, err erro
 	if !errors.Is(err, unix.EBADF) {
 		return fd, st, err
 	}
-	// There is no /proc. Whoever can put a device in the file's place at this
-	// moment is root, and needs no imagefs to open it.
-	if fd, err = openat2(dir, p, flags|unix.O_NOFOLLOW, 0); err != nil {
+	// There is no /proc.
+	return openAs(&st, func() (int, error) { return openat2(dir, p, flags|unix.O_NOFOLLOW, 0) })
+}
+
+// OpenRegularIn is OpenRegular, for reading, of a name in a directory that is open,
+// which takes half the time. The name is a single one, and not "..".
+func OpenRegularIn(dir int, name string) (fd int, st unix.Stat_t, err error) {
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT); err != nil {
 		return -1, st, err
 	}
-	var now unix.Stat_t
-	if err = unix.Fstat(fd, &now); err == nil && (now.Dev != st.Dev || now.Ino != st.Ino) {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, st, ErrNotRegular
+	}
+	return openAs(&st, func() (int, error) {
+		for {
+			fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY, 0)
+			if !errors.Is(err, unix.EINTR) {
+				return fd, err
+			}
+		}
+	})
+}
+
+// openAs opens what was a regular file a moment ago, and must be it still. Whoever
+// can put a device in its place at this moment is root, and needs no imagefs to open it.
+func openAs(was *unix.Stat_t, open func() (int, error)) (fd int, now unix.Stat_t, err error) {
+	if fd, err = open(); err != nil {
+		return -1, now, err
+	}
+	if err = unix.Fstat(fd, &now); err == nil && (now.Dev != was.Dev || now.Ino != was.Ino) {
 		err = ErrNotRegular
 	}
 	if err != nil {
 		unix.Close(fd)
-		return -1, st, err
+		return -1, now, err
 	}
 	return fd, now, nil
 }

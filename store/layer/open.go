@@ -3,7 +3,6 @@ package layer
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -43,16 +42,7 @@ var _ store.FDer = (*file)(nil)
 // what the index says, a regular file of that size: store.ErrGone if it is not
 // there, store.ErrCorrupt if it is another.
 func Open(dir *os.File, l overlay.Layer, i overlay.Ino) (store.File, error) {
-	f, err := openFileAt(dir, string(l.Path(nil, i)), int64(l.Stat(i).Size))
-	if err != nil {
-		return nil, err // and not a File that holds no file
-	}
-	return f, nil
-}
-
-// ReadWhole reads a regular file of a layer below dir into p, which is as long as the file.
-func ReadWhole(dir *os.File, l overlay.Layer, i overlay.Ino, p []byte) error {
-	return readFileAt(dir, string(l.Path(nil, i)), p)
+	return new(Near).Open(dir, l, i)
 }
 
 // openIn is OpenBeneath in a directory that another goroutine may close: its
@@ -64,7 +54,7 @@ func openIn(dir *os.File, path string, flags int) (fd int, err error) {
 		return -1, err
 	}
 	if cerr := c.Control(func(d uintptr) { fd, err = OpenBeneath(int(d), path, flags) }); cerr != nil {
-		return -1, cerr
+		return -1, os.ErrClosed // there is no other reason
 	}
 	return fd, err
 }
@@ -76,45 +66,13 @@ func openRegularIn(dir *os.File, path string) (fd int, st unix.Stat_t, err error
 		return -1, st, err
 	}
 	if cerr := c.Control(func(d uintptr) { fd, st, err = beneath.OpenRegular(int(d), path, unix.O_RDONLY) }); cerr != nil {
-		return -1, st, cerr
+		return -1, st, os.ErrClosed
 	}
 	return fd, st, err
 }
 
-func openFileAt(dir *os.File, path string, size int64) (*file, error) {
-	fd, err := openSized(dir, path, size)
-	if err != nil {
-		return nil, err
-	}
-	return &file{File: beneath.File(fd, path), size: size}, nil
-}
-
-// readFileAt reads a whole file, which must have as many bytes as p, and is
-// cheaper than to open and close it.
-func readFileAt(dir *os.File, path string, p []byte) error {
-	fd, err := openSized(dir, path, int64(len(p)))
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	for done := 0; done < len(p); {
-		n, err := unix.Pread(fd, p[done:], int64(done))
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return pathError("read", path, err)
-		case n == 0:
-			return io.EOF
-		default:
-			done += n
-		}
-	}
-	return nil
-}
-
-// openSized opens a regular file of that size.
-func openSized(dir *os.File, path string, size int64) (int, error) {
-	fd, st, err := openRegularIn(dir, path)
+// sized turns what opening a regular file gave into the file, if it has that size.
+func sized(path string, size int64, fd int, st *unix.Stat_t, err error) (int, error) {
 	switch {
 	case errors.Is(err, os.ErrClosed), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ESTALE):
 		return -1, fmt.Errorf("%.300q is no longer in the layer: %w", path, store.ErrGone)

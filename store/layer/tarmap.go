@@ -45,6 +45,7 @@ type tarFile struct {
 	spill map[uint64]spillEntry
 	size  int64
 	n     int
+	near  Near
 
 	mu   sync.Mutex
 	open []*tarPart // most recently used last
@@ -182,6 +183,7 @@ func (t *tarFile) Close() error {
 		p.f.Close()
 	}
 	t.open = nil
+	t.near.Close()
 	t.unmap()
 	return nil
 }
@@ -232,7 +234,7 @@ func (t *tarFile) readRun(i int, p []byte, off, size int64) error {
 		return short(err)
 	}
 	if int64(len(p)) == size {
-		return short(readFileAt(t.src.Dir, string(data), p))
+		return short(t.near.readFile(t.src.Dir, string(data), p))
 	}
 	part, err := t.part(i, string(data), size)
 	if err != nil {
@@ -261,7 +263,7 @@ func (t *tarFile) part(run int, path string, size int64) (*tarPart, error) {
 			return p, nil
 		}
 	}
-	f, err := openFileAt(t.src.Dir, path, size)
+	f, err := t.near.openFile(t.src.Dir, path, size)
 	if err != nil {
 		return nil, err
 	}

@@ -56,6 +56,7 @@ type Layer struct {
 	src  Source
 	key  string
 	diff digest.Digest
+	near layer.Near
 
 	mu      sync.Mutex // guards what follows; held while an index is built
 	dir     *os.File
@@ -156,7 +157,7 @@ func (l *Layer) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return layer.Open(dir, ix, i)
+	return l.near.Open(dir, ix, i)
 }
 
 var _ store.WholeReader = (*Layer)(nil)
@@ -167,7 +168,7 @@ func (l *Layer) ReadWhole(ctx context.Context, i overlay.Ino, p []byte) error {
 	if err != nil {
 		return err
 	}
-	return layer.ReadWhole(dir, ix, i, p)
+	return l.near.ReadWhole(dir, ix, i, p)
 }
 
 // Mapped returns the layer's index, whole: from memory, from its file, or built now.
@@ -206,6 +207,7 @@ func (l *Layer) Close() {
 		l.dir.Close()
 		l.dir = nil
 	}
+	l.near.Close()
 }
 
 // Forget frees everything. Nothing that came from the layer may be used afterwards.
