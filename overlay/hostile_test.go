@@ -126,3 +126,37 @@ func TestLimits(t *testing.T) {
 		t.Errorf("links to what never comes: %v", err)
 	}
 }
+
+// Names that no Builder writes are found wherever they lie among the others.
+func TestBadNames(t *testing.T) {
+	b := NewBuilder()
+	for i := range 500 {
+		add(t, b, Entry{Path: fmt.Sprintf("d%d/..x", i%7), Kind: File}, Entry{Path: fmt.Sprintf("d%d/name%d", i%7, i), Kind: File},
+			Entry{Path: fmt.Sprintf("d%d/link%d", i%7, i), Kind: Symlink, Link: "../to/" + fmt.Sprint(i)})
+	}
+	good, err := b.Finish(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := OpenIndex(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	arena := headerSize + len(x.inodes) + len(x.entries)
+	for e := range len(x.entries) / entrySize {
+		off, n := int(le.Uint32(x.ent(Ent(e)))), int(le.Uint16(x.ent(Ent(e))[8:]))
+		for _, bad := range []string{"/", "\x00", ".", ".."} {
+			index := []byte(string(good))
+			if len(bad) == 1 && bad != "." {
+				index[arena+off+n/2] = bad[0]
+			} else {
+				// In its place, with its length: what comes behind it lies where it lay.
+				copy(index[arena+off:], bad)
+				le.PutUint16(index[headerSize+len(x.inodes)+e*entrySize+8:], uint16(len(bad)))
+			}
+			if _, err := open(index); !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("entry %d with %q: %v", e, bad, err)
+			}
+		}
+	}
+}
