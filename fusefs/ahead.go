@@ -32,7 +32,7 @@ const (
 	aheadSkip   = 32                   // inodes that the reader may pass over and still be reading on
 	aheadLead   = 24                   // inodes that are pushed before a reader goes on
 	aheadTime   = 2 * time.Millisecond // that he is kept; disks are not waited for
-	aheadRest   = 63                   // files that are read before the next push, after several that the kernel did not want
+	aheadRest   = 6                    // pushes in a row that the kernel did not want: each doubles the files that are read before the next
 	aheadCredit = 4                    // pushes where a reader who read on goes on elsewhere, until he reads on again
 )
 
@@ -61,7 +61,7 @@ type push struct {
 	from  overlay.Ino
 	jumps int // of the run when the push began
 
-	asked atomic.Uint32 // an inode that the kernel waits for: it and the next are left out
+	asked atomic.Uint32 // the latest inode that the kernel waits for: it is left out
 
 	mu     sync.Mutex // guards what follows
 	next   overlay.Ino
@@ -142,8 +142,7 @@ func (a *ahead) note(f *fsys, l *layerSlot, i overlay.Ino, alone bool) {
 	}
 	// The kernel has what a reader waits for locked, and who pushes that waits for his
 	// answer. So he helps with what comes after it alone: then of all who wait for each
-	// other's answers one waits for none. If the push is at this very inode he is
-	// answered, and helps at the next, which is left out too.
+	// other's answers one waits for none.
 	if waits && p.to() > i {
 		f.pushFiles(l, p, i+1+aheadLead, aheadTime)
 	}
@@ -213,7 +212,7 @@ func (a *ahead) pushed(p *push) {
 	if r.missed++; !p.missed {
 		r.missed = 0
 	}
-	r.rest = min(1<<r.missed-1, aheadRest)
+	r.rest = 1<<min(r.missed, aheadRest) - 1
 }
 
 var aheadBuffers = sync.Pool{New: func() any { return new([aheadSize]byte) }}
@@ -233,7 +232,7 @@ func (f *fsys) pushFiles(l *layerSlot, p *push, to overlay.Ino, most time.Durati
 			p.unwanted(i, false) // whoever asks for it is told why
 			return
 		}
-		if asked := overlay.Ino(p.asked.Load()); i == asked || i-1 == asked {
+		if uint32(i) == p.asked.Load() {
 			continue
 		}
 		// A file that the kernel does not know yet is not about to be read.

@@ -113,7 +113,7 @@ func TestNotWanted(t *testing.T) {
 	if n := pushes(1000, true); n < 7 || n > 25 {
 		t.Errorf("%d of 1000 files are pushed in vain", n)
 	}
-	pushes(aheadRest+1, false)
+	pushes(1<<aheadRest, false)
 	if n := pushes(10, false); n != 10 {
 		t.Errorf("then %d pushes after 10 files", n)
 	}
