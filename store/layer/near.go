@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -21,8 +22,14 @@ type Near struct {
 	mu   sync.Mutex // guards what follows; who would have to wait does without
 	last string     // directory of the last file
 	kept string     // directory that is open
-	at   *os.File
+	at   *os.File   // it, or nil
 }
+
+// mostKept bounds the directories that are kept open, of all layers: a store can
+// have more of these than a process may have descriptors.
+const mostKept = 256
+
+var keptOpen atomic.Int32
 
 // Open is the function Open.
 func (n *Near) Open(dir *os.File, l overlay.Layer, i overlay.Ino) (store.File, error) {
@@ -80,25 +87,47 @@ func (n *Near) open(dir *os.File, path string, size int64) (int, error) {
 // beside opens a file in the directory that is kept open; ok is false if that is another.
 func (n *Near) beside(dir *os.File, path string) (fd int, st unix.Stat_t, err error, ok bool) {
 	slash := strings.LastIndexByte(path, '/')
-	if slash < 0 || !n.mu.TryLock() {
+	if slash < 0 {
 		return -1, st, nil, false
 	}
-	defer n.mu.Unlock()
-	parent, name := path[:slash], path[slash+1:]
-	if n.at == nil || parent != n.kept {
-		if parent != n.last {
-			n.last = parent
-			return -1, st, nil, false
-		}
-		at, err := openIn(dir, parent, unix.O_PATH|unix.O_DIRECTORY)
-		if err != nil {
-			return -1, st, nil, false // the long way tells why
-		}
-		n.closeLocked()
-		n.kept, n.at = parent, os.NewFile(uintptr(at), parent)
+	at := n.parent(dir, path[:slash])
+	if at == nil {
+		return -1, st, nil, false
 	}
-	fd, st, err = beneath.OpenRegularIn(int(n.at.Fd()), name)
-	return fd, st, err, true
+	c, err := at.SyscallConn()
+	if err != nil {
+		return -1, st, nil, false
+	}
+	// Another goroutine may close it meanwhile; then the long way it is.
+	ok = c.Control(func(d uintptr) { fd, st, err = beneath.OpenRegularIn(int(d), path[slash+1:]) }) == nil
+	return fd, st, err, ok
+}
+
+// parent returns a directory, open, if the last file was in it too; else nil.
+func (n *Near) parent(dir *os.File, path string) *os.File {
+	if !n.mu.TryLock() {
+		return nil
+	}
+	defer n.mu.Unlock()
+	if n.at != nil && path == n.kept {
+		return n.at
+	}
+	if path != n.last {
+		n.last = path
+		return nil
+	}
+	n.closeLocked()
+	if keptOpen.Add(1) > mostKept {
+		keptOpen.Add(-1)
+		return nil
+	}
+	fd, err := openIn(dir, path, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		keptOpen.Add(-1)
+		return nil // the long way tells why
+	}
+	n.kept, n.at = path, os.NewFile(uintptr(fd), path)
+	return n.at
 }
 
 // Close lets go of the directory. Near can be used again.
@@ -112,5 +141,6 @@ func (n *Near) closeLocked() {
 	if n.at != nil {
 		n.at.Close()
 		n.at, n.kept = nil, ""
+		keptOpen.Add(-1)
 	}
 }

@@ -94,6 +94,17 @@ func TestNear(t *testing.T) {
 		good("a/b/one", "1")
 	}
 	n.Close()
+	if k := keptOpen.Load(); k != 0 {
+		t.Errorf("%d directories are open", k)
+	}
+	keptOpen.Store(mostKept)
+	for range 3 {
+		good("a/b/one", "1")
+	}
+	if n.at != nil {
+		t.Error("one more than there may be is kept open")
+	}
+	keptOpen.Store(0)
 	dir.Close()
 	if _, err := read("a/b/one", 1); !errors.Is(err, store.ErrGone) {
 		t.Errorf("closed: %v", err)
