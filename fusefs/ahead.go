@@ -102,6 +102,13 @@ func (p *push) claim(l *layerSlot) (i overlay.Ino, size int, ok bool) {
 	return 0, 0, false
 }
 
+// ended tells whether there is nothing left to claim.
+func (p *push) ended() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.over || p.n == 0
+}
+
 // done takes note of a file that was pushed.
 func (p *push) done(size int) {
 	p.mu.Lock()
@@ -132,19 +139,32 @@ func (a *ahead) note(f *fsys, l *layerSlot, i overlay.Ino, alone bool) {
 	if p == nil {
 		return
 	}
+	rest := func() {
+		_ = f.guard("read ahead", func() error { f.pushFiles(l, p, ^overlay.Ino(0), time.Minute); return nil })
+		l.push.CompareAndSwap(p, nil)
+		a.pushed(p)
+	}
+	// Over the device it is not worth a goroutine to share what the reader himself
+	// soon has done, as in small directories; over io_uring his thread is one of several.
+	later := waits && f.over == Dev
 	if mine {
 		l.push.Store(p)
-		f.work.Go(func() {
-			_ = f.guard("read ahead", func() error { f.pushFiles(l, p, ^overlay.Ino(0), time.Minute); return nil })
-			l.push.CompareAndSwap(p, nil)
-			a.pushed(p)
-		})
+		if !later {
+			f.work.Go(rest)
+		}
 	}
 	// The kernel has what a reader waits for locked, and who pushes that waits for his
 	// answer. So he helps with what comes after it alone: then of all who wait for each
 	// other's answers one waits for none.
 	if waits && p.to() > i {
-		f.pushFiles(l, p, i+1+aheadLead, aheadTime)
+		_ = f.guard("read ahead", func() error { f.pushFiles(l, p, i+1+aheadLead, aheadTime); return nil })
+	}
+	switch {
+	case !mine || !later:
+	case p.ended():
+		rest()
+	default:
+		f.work.Go(rest)
 	}
 }
 
