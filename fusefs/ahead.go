@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,17 +24,18 @@ import (
 // takes longer than to ask for it, and nobody waits for that.
 
 const (
-	aheadFirst  = 8                    // files of the first push
-	aheadMost   = 128                  // files of one push
-	aheadLong   = 32                   // files of a push, if they are
-	aheadTiny   = 4 << 10              // bytes on average, that is worth a goroutine to wait for it
-	aheadSize   = 64 << 10             // bytes of the largest file that is pushed
-	aheadBytes  = 512 << 10            // bytes of one push
-	aheadSkip   = 32                   // inodes that the reader may pass over and still be reading on
-	aheadLead   = 24                   // inodes that are pushed before a reader goes on
-	aheadTime   = 2 * time.Millisecond // that he is kept; disks are not waited for
-	aheadRest   = 6                    // pushes in a row that the kernel did not want: each doubles the files that are read before the next
-	aheadCredit = 4                    // pushes where a reader who read on goes on elsewhere, until he reads on again
+	aheadFirst   = 8                    // files of the first push
+	aheadMost    = 128                  // files of one push
+	aheadLong    = 32                   // files of a push, if they are
+	aheadTiny    = 4 << 10              // bytes on average, that is worth a goroutine to wait for it
+	aheadSize    = 64 << 10             // bytes of the largest file that is pushed
+	aheadBytes   = 512 << 10            // bytes of one push
+	aheadSkip    = 32                   // inodes that the reader may pass over and still be reading on
+	aheadLead    = 24                   // inodes that are pushed before a reader goes on
+	aheadHelpers = 8                    // readers who push at a time
+	aheadTime    = 2 * time.Millisecond // that he is kept; disks are not waited for
+	aheadRest    = 6                    // pushes in a row that the kernel did not want: each doubles the files that are read before the next
+	aheadCredit  = 4                    // pushes where a reader who read on goes on elsewhere, until he reads on again
 )
 
 // ahead knows the readings of all layers.
@@ -95,6 +97,7 @@ func (p *push) claim(l *layerSlot) (i overlay.Ino, size int, ok bool) {
 		if a.Mode&unix.S_IFMT == unix.S_IFREG && a.Size > 0 && a.Size <= aheadSize {
 			p.n--
 			p.begun += int(a.Size)
+			l.flight.add(p.next - 1)
 			return p.next - 1, int(a.Size), true
 		}
 	}
@@ -153,11 +156,15 @@ func (a *ahead) note(f *fsys, l *layerSlot, i overlay.Ino, alone bool) {
 			f.work.Go(rest)
 		}
 	}
-	// The kernel has what a reader waits for locked, and who pushes that waits for his
-	// answer. So he helps with what comes after it alone: then of all who wait for each
-	// other's answers one waits for none.
-	if waits && p.to() > i {
-		_ = f.guard("read ahead", func() error { f.pushFiles(l, p, i+1+aheadLead, aheadTime); return nil })
+	// The kernel has what a reader waits for locked until the answer, and who pushes
+	// that waits, with an unmount behind him. So who is waited for never pushes: he
+	// helps with what comes after his own inode, if nobody pushes that just now. And
+	// some are left to answer, since the kernel asks for so many files at a time only.
+	if waits && p.to() > i && !l.flight.has(i) {
+		if f.helpers.Add(1) <= aheadHelpers {
+			_ = f.guard("read ahead", func() error { f.pushFiles(l, p, i+1+aheadLead, aheadTime); return nil })
+		}
+		f.helpers.Add(-1)
 	}
 	switch {
 	case !mine || !later:
@@ -240,7 +247,6 @@ var aheadBuffers = sync.Pool{New: func() any { return new([aheadSize]byte) }}
 // pushFiles takes part in a push until it has come to an inode, or for so long.
 func (f *fsys) pushFiles(l *layerSlot, p *push, to overlay.Ino, most time.Duration) {
 	end := time.Now().Add(most)
-	srv := f.conn.Load()
 	buf := aheadBuffers.Get().(*[aheadSize]byte)
 	defer aheadBuffers.Put(buf)
 	for f.life.Err() == nil && p.to() < to && time.Now().Before(end) {
@@ -248,18 +254,53 @@ func (f *fsys) pushFiles(l *layerSlot, p *push, to overlay.Ino, most time.Durati
 		if !ok {
 			return
 		}
-		if store.ReadWhole(f.life, l.l, i, buf[:size]) != nil {
-			p.unwanted(i, false) // whoever asks for it is told why
+		if !f.pushFile(l, p, i, buf[:size]) {
 			return
 		}
-		if uint32(i) == p.asked.Load() {
-			continue
-		}
-		// A file that the kernel does not know yet is not about to be read.
-		if srv.InodeNotifyStoreCache(uint64(fileID(l.slot, i)), 0, buf[:size]) != fuse.OK {
-			p.unwanted(i, true)
-			return
-		}
-		p.done(size)
+	}
+}
+
+// pushFile pushes one file that was claimed; false if that ends the push.
+func (f *fsys) pushFile(l *layerSlot, p *push, i overlay.Ino, buf []byte) bool {
+	defer l.flight.remove(i)
+	if store.ReadWhole(f.life, l.l, i, buf) != nil {
+		p.unwanted(i, false) // whoever asks for it is told why
+		return false
+	}
+	if uint32(i) == p.asked.Load() {
+		return true
+	}
+	// A file that the kernel does not know yet is not about to be read.
+	if f.conn.Load().InodeNotifyStoreCache(uint64(fileID(l.slot, i)), 0, buf) != fuse.OK {
+		p.unwanted(i, true)
+		return false
+	}
+	p.done(len(buf))
+	return true
+}
+
+// inFlight has the inodes of a layer that are being pushed: a few.
+type inFlight struct {
+	mu sync.Mutex
+	at []overlay.Ino
+}
+
+func (t *inFlight) add(i overlay.Ino) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.at = append(t.at, i)
+}
+
+func (t *inFlight) has(i overlay.Ino) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Contains(t.at, i)
+}
+
+func (t *inFlight) remove(i overlay.Ino) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := slices.Index(t.at, i); n >= 0 {
+		t.at = slices.Delete(t.at, n, n+1)
 	}
 }

@@ -66,6 +66,7 @@ type fsys struct {
 	handles handles
 	readers readers
 	ahead   ahead
+	helpers atomic.Int32 // readers who push
 	trim    trim
 	rare    rare
 

@@ -26,6 +26,7 @@ type layerSlot struct {
 	// is asked for may wait until others are pushed.
 	readOn atomic.Bool
 	push   atomic.Pointer[push] // under way
+	flight inFlight
 	origin
 	views int // that show it; guarded by fsys.using
 }
