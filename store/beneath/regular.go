@@ -41,8 +41,9 @@ func OpenRegular(dir int, p string, flags int) (fd int, st unix.Stat_t, err erro
 	return openAs(&st, func() (int, error) { return openat2(dir, p, flags|unix.O_NOFOLLOW, 0) })
 }
 
-// OpenRegularIn is OpenRegular, for reading, of a name in a directory that is open,
-// which takes half the time. The name is a single one, and not "..".
+// OpenRegularIn opens a name in a directory that is open, for reading, in half the
+// time of OpenRegular: who puts a fifo in a file's place at the very moment can have
+// it opened and closed again. The name is a single one, and not "..".
 func OpenRegularIn(dir int, name string) (fd int, st unix.Stat_t, err error) {
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT); err != nil {
 		return -1, st, err
@@ -66,7 +67,7 @@ func openAs(was *unix.Stat_t, open func() (int, error)) (fd int, now unix.Stat_t
 	if fd, err = open(); err != nil {
 		return -1, now, err
 	}
-	if err = unix.Fstat(fd, &now); err == nil && (now.Dev != was.Dev || now.Ino != was.Ino) {
+	if err = unix.Fstat(fd, &now); err == nil && (now.Dev != was.Dev || now.Ino != was.Ino || now.Mode&unix.S_IFMT != unix.S_IFREG) {
 		err = ErrNotRegular
 	}
 	if err != nil {
