@@ -65,8 +65,7 @@ func Unpack(ctx context.Context, r io.Reader, o UnpackOptions) (*Unpacked, error
 	hr := newHashReader(ctx, r, lim.Size)
 	defer hr.close()
 	rec := &recorder{r: hr, w: o.Split}
-	u := &unpacker{extractor: newExtractor(o), tr: tar.NewReader(rec), rec: rec, hr: hr, lim: lim,
-		buf: make([]byte, 256<<10)}
+	u := &unpacker{extractor: newExtractor(o), tr: tar.NewReader(rec), rec: rec, hr: hr, lim: lim, buf: make([]byte, 256<<10)}
 	if err := u.run(); err != nil {
 		u.close()
 		return nil, err
@@ -191,20 +190,15 @@ func (u *unpacker) file(hdr *tar.Header, r *record) error {
 	return u.finishFile(f, &r.Entry)
 }
 
-// The disk is told to begin with a file's content when there is this much of it
-// in bytes, and when the file is complete unless it is smaller than that.
-const (
-	writeBack    = 64 << 10
-	writeBackEnd = 16 << 10
-)
+// writeBack is how much of a file's content, in bytes, the disk is told to begin with.
+const writeBack = 16 << 10
 
 // copy writes the content of a file and returns its CRC-64. A load waits at its
 // end until the disk has everything: so it begins to write early, while there
 // is more to unpack. (A file system that cannot do that does it then.)
 func (u *unpacker) copy(fd int, size int64) (sum uint64, err error) {
-	var begun, end int64
-	for end < size {
-		n, err := io.ReadFull(u.tr, u.buf[:min(size-end, int64(len(u.buf)))])
+	for off := int64(0); off < size; {
+		n, err := io.ReadFull(u.tr, u.buf[:min(size-off, int64(len(u.buf)))])
 		if err != nil {
 			return 0, streamError(noEOF(err))
 		}
@@ -212,11 +206,10 @@ func (u *unpacker) copy(fd int, size int64) (sum uint64, err error) {
 		if err := writeAll(fd, u.buf[:n]); err != nil {
 			return 0, err
 		}
-		end += int64(n)
-		if fresh := end - begun; fresh >= writeBack || end == size && fresh >= writeBackEnd {
-			_ = unix.SyncFileRange(fd, begun, fresh, unix.SYNC_FILE_RANGE_WRITE)
-			begun = end
+		if n >= writeBack {
+			_ = unix.SyncFileRange(fd, off, int64(n), unix.SYNC_FILE_RANGE_WRITE)
 		}
+		off += int64(n)
 	}
 	return sum, nil
 }
