@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	"imagefs/cmd/imagefs/detach"
 )
 
 // app is one run of the command line.
@@ -73,20 +75,18 @@ func (a *app) run(args []string) (code int) {
 func (a *app) untilSignal() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := make(chan os.Signal, 1)
-	signal.Notify(c, stopSignals...)
+	signal.Notify(c, detach.StopSignals...)
 	go func() {
 		select {
 		case s := <-c:
 			a.caught = s
-			signal.Reset(stopSignals...)
+			signal.Reset(detach.StopSignals...)
 			cancel()
 		case <-ctx.Done():
 		}
 	}()
 	return ctx, func() { signal.Stop(c); cancel() }
 }
-
-var stopSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
 
 // fail tells the user about an error, if there is one, and returns the exit code.
 func (a *app) fail(err error) int {

@@ -79,7 +79,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 // leave unmounts after a signal: at once, or lazily if it stays in use. A second signal does not wait.
 func leave(srv *fusefs.Server, log *slog.Logger, unmounted <-chan struct{}) error {
 	again := make(chan os.Signal, 1)
-	signal.Notify(again, stopSignals...)
+	signal.Notify(again, detach.StopSignals...)
 	defer signal.Stop(again)
 	deadline := time.After(busyGrace)
 	srv.Leave()

@@ -28,11 +28,14 @@ import (
 // readyEnv names, to the second process, the descriptor on which it says that it is ready.
 const readyEnv = "IMAGEFS_READY_FD"
 
-// What golang.org/x/sys/unix knows of close_range(2), on all architectures.
+// What golang.org/x/sys/unix knows of close_range(2), on all architectures but mips.
 const (
 	sysCloseRange     = 436
 	closeRangeCloexec = 4
 )
+
+// StopSignals are those that are meant to stop a process.
+var StopSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
 
 // ready is that descriptor in the second process, nil in all others.
 var ready = take()
@@ -122,7 +125,7 @@ func Start() (code int, err error) {
 	_, _, _ = syscall.RawSyscall(sysCloseRange, 3, uintptr(^uint32(0)), closeRangeCloexec)
 	// From before there is the other process until this one exits: no signal may end only this one.
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, StopSignals...)
 	p, err := os.StartProcess(self, os.Args, &os.ProcAttr{
 		Env:   append(os.Environ(), readyEnv+"=3"),
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, tell},
