@@ -60,7 +60,6 @@ type run struct {
 // push is what follows a file that was read: n files from an inode on.
 type push struct {
 	run   *run
-	from  overlay.Ino
 	jumps int // of the run when the push began
 
 	asked atomic.Uint32 // the latest inode that the kernel waits for: it is left out
@@ -75,7 +74,7 @@ type push struct {
 	missed bool // the kernel does not know the first
 }
 
-func newPush(r *run) *push { return &push{run: r, from: r.next, jumps: r.jumps, next: r.next, n: r.n} }
+func newPush(r *run) *push { return &push{run: r, jumps: r.jumps, next: r.next, n: r.n} }
 
 // to returns the inode after those that are pushed, or about to be.
 func (p *push) to() overlay.Ino {
@@ -142,8 +141,11 @@ func (a *ahead) note(f *fsys, l *layerSlot, i overlay.Ino, alone bool) {
 	if p == nil {
 		return
 	}
+	help := func(to overlay.Ino, most time.Duration) {
+		_ = f.guard("read ahead", func() error { f.pushFiles(l, p, to, most); return nil })
+	}
 	rest := func() {
-		_ = f.guard("read ahead", func() error { f.pushFiles(l, p, ^overlay.Ino(0), time.Minute); return nil })
+		help(^overlay.Ino(0), time.Minute)
 		l.push.CompareAndSwap(p, nil)
 		a.pushed(p)
 	}
@@ -162,7 +164,7 @@ func (a *ahead) note(f *fsys, l *layerSlot, i overlay.Ino, alone bool) {
 	// some are left to answer, since the kernel asks for so many files at a time only.
 	if waits && p.to() > i && !l.flight.has(i) {
 		if f.helpers.Add(1) <= aheadHelpers {
-			_ = f.guard("read ahead", func() error { f.pushFiles(l, p, i+1+aheadLead, aheadTime); return nil })
+			help(i+1+aheadLead, aheadTime)
 		}
 		f.helpers.Add(-1)
 	}

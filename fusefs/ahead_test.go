@@ -27,7 +27,7 @@ func TestReadingOn(t *testing.T) {
 			l := &layerSlot{}
 			for _, s := range steps {
 				p, ok := a.read(l, s.read, true)
-				if ok != (s.n > 0) || ok && (p.n != s.n || p.from != s.from) {
+				if ok != (s.n > 0) || ok && (p.n != s.n || p.next != s.from) {
 					t.Fatalf("after %d: %+v, want %d from %d", s.read, p, s.n, s.from)
 				}
 				if l.readOn.Load() != (ok && p.n >= 2*aheadLong) {
@@ -60,7 +60,7 @@ func TestOnePushAtATime(t *testing.T) {
 	p.files = 7
 	a.pushed(p)
 	p, ok = a.read(l, 13, true)
-	if !ok || p.from != 20 {
+	if !ok || p.next != 20 {
 		t.Errorf("then %+v", p)
 	}
 	if p, ok := a.read(l, 500, true); ok || p != nil {
@@ -69,8 +69,8 @@ func TestOnePushAtATime(t *testing.T) {
 	p.next = 40
 	p.files = 9
 	a.pushed(p) // began before the reader went elsewhere
-	if p, _ := a.read(l, 501, true); p.from != 502 {
-		t.Errorf("elsewhere from %d", p.from)
+	if p, _ := a.read(l, 501, true); p.next != 502 {
+		t.Errorf("elsewhere from %d", p.next)
 	}
 }
 
