@@ -15,7 +15,13 @@
 //	│ magic  │ format  │ CRC-32C │ inodes │ entries │ arena │ xattrs │ meta  │ zero  │
 //	│ 8      │ 4       │ 4       │ count  │ count   │ bytes │ bytes  │ bytes │ 12    │
 //	└────────┴─────────┴─────────┴────────┴─────────┴───────┴────────┴───────┴───────┘
-//	followed by the five sections, in that order. The CRC covers all behind it.
+//	┌─────────┬──────────┬───────┬────────┬───────────┬──────┐
+//	│ inodes  │ entries  │ arena │ xattrs │ checksums │ meta │
+//	└─────────┴──────────┴───────┴────────┴───────────┴──────┘
+//
+//	The first four sections together are the body. checksums has the CRC-32C of
+//	each 64 KiB of it (4); the CRC in the header covers what is behind it in the
+//	header, checksums and meta.
 //
 //	an inode, 80 bytes                        a directory entry, 12 bytes
 //	 0 mode   4 nlink  8 uid   12 gid          0 offset of the name in the arena
@@ -34,5 +40,7 @@
 // directory lie together, sorted bytewise, and everything in a directory that
 // is itself a directory has a larger number. So one pass proves that an index
 // has no loop and that no offset leaves its section; after OpenIndex nothing
-// can fail. The same records give the same bytes.
+// can fail. The pass can be made bit by bit: OpenIndexLazily checks as far as
+// somebody looks, and nothing is shown that was not checked. The same records
+// give the same bytes.
 package overlay

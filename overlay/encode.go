@@ -151,15 +151,21 @@ func (w *writer) encode(meta []byte) []byte {
 	for i, old := range w.queue {
 		le.PutUint32(w.rec(uint32(i))[56:], uint32(w.b.inodes[old].Flags))
 	}
-	out := make([]byte, headerSize, headerSize+len(w.inodes)+len(w.entries)+len(w.arena)+len(w.xattrs)+len(meta))
+	body := len(w.inodes) + len(w.entries) + len(w.arena) + len(w.xattrs)
+	blocks := (body + blockSize - 1) / blockSize
+	out := make([]byte, headerSize, headerSize+body+blocks*sumSize+len(meta))
 	copy(out, magic)
 	le.PutUint32(out[8:], formatNum)
 	for i, n := range []int{len(w.queue), len(w.entries) / entrySize, len(w.arena), len(w.xattrs), len(meta)} {
 		le.PutUint32(out[16+4*i:], uint32(n))
 	}
-	for _, s := range [][]byte{w.inodes, w.entries, w.arena, w.xattrs, meta} {
+	for _, s := range [][]byte{w.inodes, w.entries, w.arena, w.xattrs} {
 		out = append(out, s...)
 	}
-	le.PutUint32(out[12:], crc32.Checksum(out[crcCovers:], castagnoli))
+	for b := range slices.Chunk(out[headerSize:], blockSize) {
+		out = le.AppendUint32(out, crc32.Checksum(b, castagnoli))
+	}
+	out = append(out, meta...)
+	le.PutUint32(out[12:], headerSum(out, body))
 	return out
 }

@@ -154,7 +154,7 @@ func TestBadNames(t *testing.T) {
 				copy(index[arena+off:], bad)
 				le.PutUint16(index[headerSize+len(x.inodes)+e*entrySize+8:], uint16(len(bad)))
 			}
-			if _, err := open(index); !errors.Is(err, ErrCorrupt) {
+			if _, err := OpenIndex(seal(index)); !errors.Is(err, ErrCorrupt) {
 				t.Fatalf("entry %d with %q: %v", e, bad, err)
 			}
 		}

@@ -2,14 +2,11 @@ package layer
 
 import (
 	"encoding/json"
-	"fmt"
-	"os"
 
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"imagefs/overlay"
-	"imagefs/store"
 )
 
 // Meta is kept inside an index file.
@@ -74,65 +71,4 @@ func withMeta(raw []byte, m Meta) ([]byte, error) {
 	}
 	raw, err = overlay.SetMeta(raw, j)
 	return raw, classify(err)
-}
-
-// Mapped is an index file in memory, mapped and not read.
-type Mapped struct {
-	*overlay.Index
-	Info Meta
-	data []byte
-}
-
-// OpenIndex maps an index file and checks it. The file may be closed and
-// unlinked afterwards; it must not be changed. store.ErrCorrupt.
-func OpenIndex(f *os.File) (*Mapped, error) {
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() || st.Size() == 0 || st.Size() > 8<<30 {
-		return nil, fmt.Errorf("index %s: %w", f.Name(), store.ErrCorrupt)
-	}
-	data, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
-	if err != nil {
-		return nil, fmt.Errorf("map index %s: %w", f.Name(), err)
-	}
-	m, err := newMapped(data)
-	if err != nil {
-		unix.Munmap(data)
-		return nil, fmt.Errorf("index %s: %w", f.Name(), err)
-	}
-	m.data = data
-	return m, nil
-}
-
-// ReadIndex is OpenIndex for an index that lies in memory.
-func ReadIndex(b []byte) (*Mapped, error) { return newMapped(b) }
-
-func newMapped(b []byte) (*Mapped, error) {
-	ix, err := overlay.OpenIndex(b)
-	if err != nil {
-		return nil, classify(err)
-	}
-	m := &Mapped{Index: ix}
-	if err := json.Unmarshal(ix.Meta(), &m.Info); err != nil {
-		return nil, fmt.Errorf("index meta data: %w: %w", store.ErrCorrupt, err)
-	}
-	return m, nil
-}
-
-// Trim takes the pages of the file out of this process's memory. Whoever reads
-// one gets it back out of the page cache. Not at the same time as Close.
-func (m *Mapped) Trim() {
-	if m.data != nil {
-		_ = unix.Madvise(m.data, unix.MADV_DONTNEED)
-	}
-}
-
-// Close unmaps the file. Nothing that came from the index may be used after it.
-func (m *Mapped) Close() {
-	if m.data != nil {
-		unix.Munmap(m.data)
-		m.data = nil
-	}
 }

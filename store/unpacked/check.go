@@ -19,6 +19,9 @@ import (
 // tar has the diff ID, if it can be put together, and that every file is there.
 func (l *Layer) Check(ctx context.Context, deep bool) error {
 	m, err := l.Mapped(ctx)
+	if err == nil {
+		err = m.Check()
+	}
 	if err != nil || !deep {
 		return err
 	}

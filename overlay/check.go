@@ -1,0 +1,417 @@
+package overlay
+
+import (
+	"bytes"
+	"fmt"
+	"hash/crc32"
+	"sync/atomic"
+)
+
+// Check checks all that was not looked at yet; see OpenIndexLazily.
+func (x *Index) Check() error {
+	for {
+		if done, err := x.some(); done || err != nil {
+			return err
+		}
+	}
+}
+
+// some checks a piece, so that whoever wants one directory does not wait for all of Check.
+func (x *Index) some() (done bool, err error) {
+	const piece = 4096 // entries
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for from := x.work; from != nil && x.err == nil; from = x.work {
+		if first := from.first; first/piece != x.step()/piece {
+			return false, x.err
+		}
+	}
+	return true, x.err
+}
+
+// until checks until a mark is above a number: at first seen an inode's, then
+// open a directory's.
+func (x *Index) until(mark *atomic.Uint32, i Ino) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for x.work != nil && x.err == nil && uint32(i) >= mark.Load() {
+		x.step()
+	}
+	if uint32(i) < mark.Load() {
+		return nil
+	}
+	return x.err
+}
+
+var errUnfinished = fmt.Errorf("index cannot be read: %w", ErrCorrupt)
+
+// step checks one directory more, and returns how many entries are checked; x.mu is held.
+func (x *Index) step() (entries uint64) {
+	c := x.work
+	x.err = errUnfinished // if reading the mapped file ends in a panic
+	if x.err = c.step(); x.err != nil {
+		if x.mend != nil {
+			x.err = x.repair(x.err)
+		}
+	} else {
+		x.seen.Store(c.next)
+		x.open.Store(c.dirs[c.at-1] + 1)
+	}
+	if x.err == nil && c.at == len(c.dirs) {
+		x.checked()
+	}
+	return c.first
+}
+
+// checked notes that nothing is left to check.
+func (x *Index) checked() {
+	x.seen.Store(uint32(x.n))
+	x.open.Store(uint32(x.n))
+	x.work, x.mend = nil, nil
+}
+
+// repair takes what was not looked at from the index made anew, which has to be
+// the same in what was. The attributes of inodes may differ: a layer's directory
+// does not tell everything that its archive did.
+func (x *Index) repair(damage error) error {
+	raw, err := x.mend(damage)
+	if err != nil {
+		return fmt.Errorf("%w; it cannot be made again: %w", damage, err)
+	}
+	y, err := OpenIndex(raw)
+	if err != nil {
+		return fmt.Errorf("%w; what was made again: %w", damage, err)
+	}
+	c := x.work
+	if !c.same(y) {
+		return fmt.Errorf("%w; made again it is another", damage)
+	}
+	seen := int(x.seen.Load()) * inodeSize
+	copy(x.inodes[seen:], y.inodes[seen:])
+	body := raw[headerSize:]
+	for b := len(x.inodes) / blockSize; b < len(c.good); b++ {
+		if lo, hi := max(b*blockSize, len(x.inodes)), min((b+1)*blockSize, len(c.body)); !c.good[b] {
+			copy(c.body[lo:hi], body[lo:hi])
+		}
+	}
+	c.at = len(c.dirs)
+	return nil
+}
+
+// same tells whether what was looked at lies in another index where it lies in this one.
+func (c *checker) same(y *Index) bool {
+	if len(y.inodes) != len(c.inodes) || len(y.entries) != len(c.entries) || len(y.arena) != len(c.arena) || len(y.xattrs) != len(c.xattrs) {
+		return false
+	}
+	for i := range c.seen.Load() {
+		r, s := c.record(i), y.record(i)
+		if le.Uint32(r)&typeMask != le.Uint32(s)&typeMask || !bytes.Equal(r[60:], s[60:]) {
+			return false
+		}
+	}
+	at := len(c.inodes)
+	for _, s := range [][]byte{y.entries, y.arena, y.xattrs} {
+		for lo := 0; lo < len(s); {
+			b := (at + lo) / blockSize
+			hi := min(len(s), (b+1)*blockSize-at)
+			if c.good[b] && !bytes.Equal(c.body[at+lo:at+hi], s[lo:hi]) {
+				return false
+			}
+			lo = hi
+		}
+		at += len(s)
+	}
+	return true
+}
+
+// A checker proves that no accessor of an index can leave its section and no
+// walk can loop. It holds an index to the order in which Finish writes: breadth
+// first, an inode numbered when its first name comes, the directories' entries
+// without gap or overlap. So one pass in that order sees each entry once, and
+// each inode at its first name; it stops after any directory, and goes on when
+// somebody looks further. Nothing is read before its checksum is compared.
+type checker struct {
+	*Index
+	body, sums []byte
+	good       []bool       // blocks of the body whose checksum is right
+	summed     [4][2]uint64 // of each section, a part in such blocks
+
+	next  uint32   // the inode that the next new name has
+	first uint64   // the entry that the next directory begins with
+	dirs  []uint32 // directories seen, in order
+	at    int      // the next of them
+
+	depth, levelEnd int // of dirs[at], and the first one that is deeper
+
+	many  bool                // an inode says that it has several names
+	names []uint32            // names of an inode after its first; nil: none has any
+	sets  map[uint32]struct{} // xattr sets that are known to be good
+	set   uint32              // the last of them
+	plain [2]uint64           // a part of the arena without slash and NUL
+}
+
+// Sections that have checksums, in their order.
+const (
+	inInodes = iota
+	inEntries
+	inArena
+	inXattrs
+)
+
+// begin gets an index ready to be checked, and checks the inode of its root.
+func (x *Index) begin(body, sums []byte) error {
+	c := &checker{Index: x, body: body, sums: sums, good: make([]bool, len(sums)/sumSize), next: 1, levelEnd: 1}
+	if err := c.inode(0, 0, noEntry); err != nil {
+		return err
+	}
+	if len(c.dirs) == 0 {
+		return fmt.Errorf("index root is no directory: %w", ErrCorrupt)
+	}
+	x.work = c
+	x.seen.Store(1)
+	return nil
+}
+
+// step checks the next directory, and after the last one what concerns them all.
+func (c *checker) step() error {
+	if c.at == c.levelEnd {
+		c.depth, c.levelEnd = c.depth+1, len(c.dirs)
+	}
+	if c.depth >= maxDepth {
+		return c.badInode(c.dirs[c.at], "too deep")
+	}
+	n, err := c.dir(c.dirs[c.at], c.first)
+	if err != nil {
+		return err
+	}
+	c.first += n
+	if c.at++; c.at < len(c.dirs) {
+		return nil
+	}
+	if c.first != c.entryCount() || int(c.next) != c.n {
+		return fmt.Errorf("index has entries or inodes in no directory: %w", ErrCorrupt)
+	}
+	return c.linkCounts()
+}
+
+func (c *checker) badInode(i uint32, what string) error {
+	return fmt.Errorf("index inode %d: %s: %w", i, what, ErrCorrupt)
+}
+
+func (c *checker) badEntry(e uint64, what string) error {
+	return fmt.Errorf("index entry %d: %s: %w", e, what, ErrCorrupt)
+}
+
+func (c *checker) entryCount() uint64 { return uint64(len(c.entries) / entrySize) }
+
+// sum compares the checksums of the blocks that a part of a section lies in, if that was not done.
+func (c *checker) sum(section int, lo, hi uint64) error {
+	if s := &c.summed[section]; s[0] <= lo && hi <= s[1] {
+		return nil
+	}
+	return c.sumBlocks(section, lo, hi)
+}
+
+func (c *checker) sumBlocks(section int, lo, hi uint64) error {
+	base := uint64(0)
+	for _, s := range [][]byte{c.inodes, c.entries, c.arena}[:section] {
+		base += uint64(len(s))
+	}
+	from, to := (base+lo)/blockSize, (base+hi+blockSize-1)/blockSize
+	for b := int(from); b < int(to); b++ {
+		if !c.good[b] && crc32.Checksum(c.block(c.body, b), castagnoli) != le.Uint32(c.sums[b*sumSize:]) {
+			return fmt.Errorf("index checksum of block %d does not match: %w", b, ErrCorrupt)
+		}
+		c.good[b] = true
+	}
+	c.summed[section] = [2]uint64{max(from*blockSize, base) - base, max(to*blockSize, base) - base}
+	return nil
+}
+
+// block returns a block of the body of this index, or of one as long.
+func (c *checker) block(body []byte, b int) []byte {
+	return body[b*blockSize : min((b+1)*blockSize, len(c.body))]
+}
+
+// dir checks a directory, whose entries have to begin at first, and returns how many it has.
+func (c *checker) dir(i uint32, first uint64) (n uint64, err error) {
+	r := c.record(i)
+	if n = uint64(le.Uint32(r[64:])); uint64(le.Uint32(r[60:])) != first || n > c.entryCount()-first {
+		return 0, c.badInode(i, "entries out of place")
+	}
+	if err := c.sum(inEntries, first*entrySize, (first+n)*entrySize); err != nil {
+		return 0, err
+	}
+	links := le.Uint32(r[4:])
+	prev, prevFlags := "", EntFlags(0)
+	sub := uint32(2)
+	for e := first; e < first+n; e++ {
+		r := c.ent(Ent(e))
+		off, l, ino, flags := uint64(le.Uint32(r)), uint64(le.Uint16(r[8:])), le.Uint32(r[4:]), EntFlags(r[10])
+		if off+l > uint64(len(c.arena)) || l == 0 || l > maxName || flags&^EntWhiteout != 0 || r[11] != 0 {
+			return 0, c.badEntry(e, "name out of place")
+		}
+		name := c.arena[off : off+l]
+		if off < c.plain[0] || off+l > c.plain[1] {
+			if err := c.plainFrom(off); err != nil {
+				return 0, err
+			}
+		}
+		if off+l > c.plain[1] || name[0] == '.' && (l == 1 || l == 2 && name[1] == '.') {
+			return 0, c.badEntry(e, "bad name")
+		}
+		if name := str(name); name <= prev && (name < prev || prevFlags&EntWhiteout == 0 || flags&EntWhiteout != 0) {
+			return 0, c.badEntry(e, "out of order")
+		}
+		prev, prevFlags = str(name), flags
+		isDir := false
+		switch {
+		case ino == c.next && int(ino) < c.n:
+			c.next++
+			dirs := len(c.dirs)
+			if err := c.inode(ino, i, uint32(e)); err != nil {
+				return 0, err
+			}
+			if isDir = len(c.dirs) > dirs; isDir {
+				sub++
+			}
+		case ino == 0 || ino >= c.next:
+			return 0, c.badEntry(e, "inode out of place")
+		default:
+			if le.Uint32(c.record(ino))&typeMask == modeDir {
+				return 0, c.badEntry(e, "directory out of place")
+			}
+			if c.names == nil {
+				c.names = make([]uint32, c.n)
+			}
+			c.names[ino]++
+		}
+		if flags&EntWhiteout != 0 && le.Uint32(c.record(ino))&typeMask != modeRegular {
+			return 0, c.badEntry(e, "whiteout is no file")
+		}
+	}
+	if links != sub {
+		return 0, c.badInode(i, "link count is wrong")
+	}
+	return n, nil
+}
+
+// inode checks the record of an inode whose first name is entry self of directory parent.
+func (c *checker) inode(i, parent, self uint32) error {
+	if err := c.sum(inInodes, uint64(i)*inodeSize, (uint64(i)+1)*inodeSize); err != nil {
+		return err
+	}
+	r := c.record(i)
+	mode, size := le.Uint32(r), le.Uint64(r[32:])
+	if mode>>16 != 0 || le.Uint32(r[20:]) >= 1e9 || size>>63 != 0 {
+		return c.badInode(i, "attributes out of range")
+	}
+	if i != 0 && (le.Uint32(r[72:]) != parent || le.Uint32(r[76:]) != self) {
+		return c.badInode(i, "name is elsewhere")
+	}
+	switch mode & typeMask {
+	case modeDir:
+		c.dirs = append(c.dirs, i)
+	case modeSymlink:
+		off, n := uint64(le.Uint32(r[60:])), uint64(le.Uint32(r[64:]))
+		if off+n > uint64(len(c.arena)) || n != size || n > maxPath {
+			return c.badInode(i, "link target out of place")
+		}
+		if err := c.sum(inArena, off, off+n); err != nil {
+			return err
+		}
+		fallthrough
+	case modeRegular, modeChar, modeBlock, modeFifo, modeSocket:
+		c.many = c.many || le.Uint32(r[4:]) != 1
+	default:
+		return c.badInode(i, "unknown type")
+	}
+	off := le.Uint32(r[68:])
+	has := Flags(le.Uint32(r[56:]))&FlagXattr != 0
+	if has != (off != noXattrs) {
+		return c.badInode(i, "xattr flag is wrong")
+	}
+	if !has || off == c.set {
+		return nil
+	}
+	if _, ok := c.sets[off]; !ok {
+		if err := c.xattrSet(i, uint64(off-1)); err != nil {
+			return err
+		}
+		if c.sets == nil {
+			c.sets = map[uint32]struct{}{}
+		}
+		c.sets[off] = struct{}{}
+	}
+	c.set = off
+	return nil
+}
+
+// linkCounts compares what inodes that are no directories say with what was seen.
+func (c *checker) linkCounts() error {
+	if !c.many && c.names == nil {
+		return nil
+	}
+	for i := range c.n {
+		r := c.record(uint32(i))
+		if le.Uint32(r)&typeMask == modeDir {
+			continue
+		}
+		names := uint32(1)
+		if c.names != nil {
+			names += c.names[i]
+		}
+		if le.Uint32(r[4:]) != names {
+			return c.badInode(uint32(i), "link count is wrong")
+		}
+	}
+	return nil
+}
+
+// plainFrom looks for the part of the arena that begins at off and has no slash and
+// no NUL. Finish writes one name behind the other, with the targets of links between
+// them, so that it has the next names in it, too.
+func (c *checker) plainFrom(off uint64) error {
+	const far = 1 << 10 // and no more for a name that an index made by others has out of order
+	end := min(off+far, uint64(len(c.arena)))
+	if err := c.sum(inArena, off, end); err != nil {
+		return err
+	}
+	b := c.arena[off:end]
+	for _, no := range []byte{'/', 0} {
+		if n := bytes.IndexByte(b, no); n >= 0 {
+			b = b[:n]
+		}
+	}
+	c.plain = [2]uint64{off, off + uint64(len(b))}
+	return nil
+}
+
+// xattrSet checks the set at off, which inode i has.
+func (c *checker) xattrSet(i uint32, off uint64) error {
+	part := func(n uint64) ([]byte, error) {
+		if off > uint64(len(c.xattrs)) || n > uint64(len(c.xattrs))-off {
+			return nil, c.badInode(i, "xattrs out of place")
+		}
+		b := c.xattrs[off:][:n]
+		off += n
+		return b, c.sum(inXattrs, off-n, off)
+	}
+	b, err := part(2)
+	if err != nil {
+		return err
+	}
+	for n := le.Uint16(b); n > 0; n-- {
+		if b, err = part(6); err != nil {
+			return err
+		}
+		k, v := uint64(le.Uint16(b)), uint64(le.Uint32(b[2:]))
+		if k == 0 {
+			return c.badInode(i, "xattr without a name")
+		}
+		if _, err = part(k + v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
