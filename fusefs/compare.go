@@ -92,9 +92,9 @@ func (t *pairs) init() {
 
 // diffChild finds a name in diff/, or in that of a store.
 func (f *fsys) diffChild(part, name string) (nodeID, error) {
-	a, b, ok := f.parsePair(part, name)
-	if !ok {
-		return 0, syscall.ENOENT
+	a, b, err := f.parsePair(part, name)
+	if err != nil {
+		return 0, err
 	}
 	key := a.String() + ".." + b.String()
 	file := pairLink
@@ -140,47 +140,51 @@ func (p *pair) know(file int) bool {
 // parsePair finds the pair that a name means. A tag can have ".." in it, so each
 // ".." of the name is tried. No more than one can be right: a tag comes last, and
 // to have it in the tag of the one side or of the other takes a ":" on either side.
-func (f *fsys) parsePair(part, name string) (a, b side, ok bool) {
+// ENOENT if it means none; other errors say why that cannot be told.
+func (f *fsys) parsePair(part, name string) (a, b side, err error) {
 	for i := 1; i+2 < len(name); i++ {
 		if name[i:i+2] != ".." {
 			continue
 		}
-		if a, ok = f.parseSide(part, name[:i]); !ok {
-			continue
+		if a, err = f.parseSide(part, name[:i]); err == nil {
+			b, err = f.parseSide(part, name[i+2:])
 		}
-		if b, ok = f.parseSide(part, name[i+2:]); ok {
-			return a, b, true
+		if err != syscall.ENOENT {
+			return a, b, err
 		}
 	}
-	return side{}, side{}, false
+	return side{}, side{}, syscall.ENOENT
 }
 
 // parseSide finds what one side of a pair's name means: an ID, a unique prefix of
 // one, or a name with "+" for "/"; with @n behind it for the layers 0 to n.
-func (f *fsys) parseSide(part, s string) (side, bool) {
+func (f *fsys) parseSide(part, s string) (side, error) {
 	layer := -1
 	if i := strings.LastIndexByte(s, '@'); i >= 0 && s[i+1:] != "" && strings.Trim(s[i+1:], "0123456789") == "" {
 		n, err := strconv.Atoi(s[i+1:])
 		if err != nil {
-			return side{}, false
+			return side{}, syscall.ENOENT
 		}
 		s, layer = s[:i], n
 	}
 	id, ok := f.snap.Load().find(part, s)
-	if !ok || layer < 0 {
-		return side{id, -1}, ok
+	if !ok {
+		return side{}, syscall.ENOENT
+	}
+	if layer < 0 {
+		return side{id, -1}, nil
 	}
 	img, err := f.imageByID(id)
 	if err != nil {
-		return side{}, false
+		return side{}, err
 	}
 	switch last := topLayer(img); {
 	case layer > last:
-		return side{}, false
+		return side{}, syscall.ENOENT
 	case layer == last:
 		layer = -1
 	}
-	return side{id, layer}, true
+	return side{id, layer}, nil
 }
 
 // topLayer is the number of an image's last layer.
