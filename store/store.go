@@ -277,7 +277,8 @@ type TarHolder interface{ HasTar() bool }
 // Trimmer is a Layer whose index lies in a mapped file.
 type Trimmer interface {
 	// Trim takes what was read of the index out of the process's memory; it stays
-	// in the page cache, and is there again when it is next read. Never waits.
+	// in the page cache, and is there again when it is next read, and closes what
+	// is open in case that it is used again. Never waits.
 	Trim()
 }
 

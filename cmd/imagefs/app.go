@@ -71,7 +71,7 @@ func (a *app) run(args []string) (code int) {
 }
 
 // untilSignal returns a context that ends with the first SIGINT, SIGTERM or
-// SIGHUP. The second one kills.
+// SIGHUP. The second one kills, unless somebody else waits for it.
 func (a *app) untilSignal() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := make(chan os.Signal, 1)
@@ -80,7 +80,7 @@ func (a *app) untilSignal() (context.Context, context.CancelFunc) {
 		select {
 		case s := <-c:
 			a.caught = s
-			signal.Reset(detach.StopSignals...)
+			signal.Stop(c) // and not Reset, which would take them from detach as well
 			cancel()
 		case <-ctx.Done():
 		}

@@ -137,6 +137,14 @@ func (n *Near) Close() {
 	n.closeLocked()
 }
 
+// Trim is Close for whoever must not wait; it does nothing while the directory is being changed.
+func (n *Near) Trim() {
+	if n.mu.TryLock() {
+		defer n.mu.Unlock()
+		n.closeLocked()
+	}
+}
+
 func (n *Near) closeLocked() {
 	if n.at != nil {
 		n.at.Close()

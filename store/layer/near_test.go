@@ -70,6 +70,11 @@ func TestNear(t *testing.T) {
 	if n.kept != "a/b" {
 		t.Fatalf("open is %q", n.kept)
 	}
+	if n.Trim(); n.kept != "" || keptOpen.Load() != 0 {
+		t.Errorf("after Trim %q is open, and %d in all", n.kept, keptOpen.Load())
+	}
+	good("a/b/one", "1")
+	good("a/b/two", "22")
 	if err := os.Remove(filepath.Join(root, "a/b/gone")); err != nil {
 		t.Fatal(err)
 	}

@@ -190,6 +190,7 @@ func (l *Layer) Known() (layer.Meta, bool) {
 
 // Trim implements store.Trimmer.
 func (l *Layer) Trim() {
+	l.near.Trim()
 	if !l.mu.TryLock() {
 		return // an index is being built; the next time, then
 	}
