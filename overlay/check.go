@@ -3,30 +3,17 @@ package overlay
 import (
 	"bytes"
 	"fmt"
-	"hash/crc32"
 	"sync/atomic"
 )
 
 // Check checks all that was not looked at yet; see OpenIndexLazily.
 func (x *Index) Check() error {
-	for {
-		if done, err := x.some(); done || err != nil {
-			return err
-		}
-	}
-}
-
-// some checks a piece, so that whoever wants one directory does not wait for all of Check.
-func (x *Index) some() (done bool, err error) {
-	const piece = 4096 // entries
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for from := x.work; from != nil && x.err == nil; from = x.work {
-		if first := from.first; first/piece != x.step()/piece {
-			return false, x.err
-		}
+	for x.work != nil && x.err == nil {
+		x.step()
 	}
-	return true, x.err
+	return x.err
 }
 
 // until checks until a mark is above a number: at first seen an inode's, then
@@ -43,85 +30,23 @@ func (x *Index) until(mark *atomic.Uint32, i Ino) error {
 	return x.err
 }
 
+// errUnfinished is what is wrong if reading the mapped file ends in a panic.
 var errUnfinished = fmt.Errorf("index cannot be read: %w", ErrCorrupt)
 
-// step checks one directory more, and returns how many entries are checked; x.mu is held.
-func (x *Index) step() (entries uint64) {
+// step checks one directory more; x.mu is held.
+func (x *Index) step() {
 	c := x.work
-	x.err = errUnfinished // if reading the mapped file ends in a panic
+	x.err = errUnfinished
 	if x.err = c.step(); x.err != nil {
-		if x.mend != nil {
-			x.err = x.repair(x.err)
-		}
-	} else {
-		x.seen.Store(c.next)
-		x.open.Store(c.dirs[c.at-1] + 1)
+		x.work = nil
+		return
 	}
-	if x.err == nil && c.at == len(c.dirs) {
-		x.checked()
+	x.seen.Store(c.next)
+	x.open.Store(c.dirs[c.at-1] + 1)
+	if c.at == len(c.dirs) {
+		x.open.Store(uint32(x.n))
+		x.work = nil
 	}
-	return c.first
-}
-
-// checked notes that nothing is left to check.
-func (x *Index) checked() {
-	x.seen.Store(uint32(x.n))
-	x.open.Store(uint32(x.n))
-	x.work, x.mend = nil, nil
-}
-
-// repair takes what was not looked at from the index made anew, which has to be
-// the same in what was. The attributes of inodes may differ: a layer's directory
-// does not tell everything that its archive did.
-func (x *Index) repair(damage error) error {
-	raw, err := x.mend(damage)
-	if err != nil {
-		return fmt.Errorf("%w; it cannot be made again: %w", damage, err)
-	}
-	y, err := OpenIndex(raw)
-	if err != nil {
-		return fmt.Errorf("%w; what was made again: %w", damage, err)
-	}
-	c := x.work
-	if !c.same(y) {
-		return fmt.Errorf("%w; made again it is another", damage)
-	}
-	seen := int(x.seen.Load()) * inodeSize
-	copy(x.inodes[seen:], y.inodes[seen:])
-	body := raw[headerSize:]
-	for b := len(x.inodes) / blockSize; b < len(c.good); b++ {
-		if lo, hi := max(b*blockSize, len(x.inodes)), min((b+1)*blockSize, len(c.body)); !c.good[b] {
-			copy(c.body[lo:hi], body[lo:hi])
-		}
-	}
-	c.at = len(c.dirs)
-	return nil
-}
-
-// same tells whether what was looked at lies in another index where it lies in this one.
-func (c *checker) same(y *Index) bool {
-	if len(y.inodes) != len(c.inodes) || len(y.entries) != len(c.entries) || len(y.arena) != len(c.arena) || len(y.xattrs) != len(c.xattrs) {
-		return false
-	}
-	for i := range c.seen.Load() {
-		r, s := c.record(i), y.record(i)
-		if le.Uint32(r)&typeMask != le.Uint32(s)&typeMask || !bytes.Equal(r[60:], s[60:]) {
-			return false
-		}
-	}
-	at := len(c.inodes)
-	for _, s := range [][]byte{y.entries, y.arena, y.xattrs} {
-		for lo := 0; lo < len(s); {
-			b := (at + lo) / blockSize
-			hi := min(len(s), (b+1)*blockSize-at)
-			if c.good[b] && !bytes.Equal(c.body[at+lo:at+hi], s[lo:hi]) {
-				return false
-			}
-			lo = hi
-		}
-		at += len(s)
-	}
-	return true
 }
 
 // A checker proves that no accessor of an index can leave its section and no
@@ -129,13 +54,9 @@ func (c *checker) same(y *Index) bool {
 // first, an inode numbered when its first name comes, the directories' entries
 // without gap or overlap. So one pass in that order sees each entry once, and
 // each inode at its first name; it stops after any directory, and goes on when
-// somebody looks further. Nothing is read before its checksum is compared.
+// somebody looks further.
 type checker struct {
 	*Index
-	body, sums []byte
-	good       []bool       // blocks of the body whose checksum is right
-	summed     [4][2]uint64 // of each section, a part in such blocks
-
 	next  uint32   // the inode that the next new name has
 	first uint64   // the entry that the next directory begins with
 	dirs  []uint32 // directories seen, in order
@@ -150,17 +71,9 @@ type checker struct {
 	plain [2]uint64           // a part of the arena without slash and NUL
 }
 
-// Sections that have checksums, in their order.
-const (
-	inInodes = iota
-	inEntries
-	inArena
-	inXattrs
-)
-
 // begin gets an index ready to be checked, and checks the inode of its root.
-func (x *Index) begin(body, sums []byte) error {
-	c := &checker{Index: x, body: body, sums: sums, good: make([]bool, len(sums)/sumSize), next: 1, levelEnd: 1}
+func (x *Index) begin() error {
+	c := &checker{Index: x, next: 1, levelEnd: 1}
 	if err := c.inode(0, 0, noEntry); err != nil {
 		return err
 	}
@@ -204,43 +117,11 @@ func (c *checker) badEntry(e uint64, what string) error {
 
 func (c *checker) entryCount() uint64 { return uint64(len(c.entries) / entrySize) }
 
-// sum compares the checksums of the blocks that a part of a section lies in, if that was not done.
-func (c *checker) sum(section int, lo, hi uint64) error {
-	if s := &c.summed[section]; s[0] <= lo && hi <= s[1] {
-		return nil
-	}
-	return c.sumBlocks(section, lo, hi)
-}
-
-func (c *checker) sumBlocks(section int, lo, hi uint64) error {
-	base := uint64(0)
-	for _, s := range [][]byte{c.inodes, c.entries, c.arena}[:section] {
-		base += uint64(len(s))
-	}
-	from, to := (base+lo)/blockSize, (base+hi+blockSize-1)/blockSize
-	for b := int(from); b < int(to); b++ {
-		if !c.good[b] && crc32.Checksum(c.block(c.body, b), castagnoli) != le.Uint32(c.sums[b*sumSize:]) {
-			return fmt.Errorf("index checksum of block %d does not match: %w", b, ErrCorrupt)
-		}
-		c.good[b] = true
-	}
-	c.summed[section] = [2]uint64{max(from*blockSize, base) - base, max(to*blockSize, base) - base}
-	return nil
-}
-
-// block returns a block of the body of this index, or of one as long.
-func (c *checker) block(body []byte, b int) []byte {
-	return body[b*blockSize : min((b+1)*blockSize, len(c.body))]
-}
-
 // dir checks a directory, whose entries have to begin at first, and returns how many it has.
 func (c *checker) dir(i uint32, first uint64) (n uint64, err error) {
 	r := c.record(i)
 	if n = uint64(le.Uint32(r[64:])); uint64(le.Uint32(r[60:])) != first || n > c.entryCount()-first {
 		return 0, c.badInode(i, "entries out of place")
-	}
-	if err := c.sum(inEntries, first*entrySize, (first+n)*entrySize); err != nil {
-		return 0, err
 	}
 	links := le.Uint32(r[4:])
 	prev, prevFlags := "", EntFlags(0)
@@ -253,9 +134,7 @@ func (c *checker) dir(i uint32, first uint64) (n uint64, err error) {
 		}
 		name := c.arena[off : off+l]
 		if off < c.plain[0] || off+l > c.plain[1] {
-			if err := c.plainFrom(off); err != nil {
-				return 0, err
-			}
+			c.plain = plainFrom(c.arena, off)
 		}
 		if off+l > c.plain[1] || name[0] == '.' && (l == 1 || l == 2 && name[1] == '.') {
 			return 0, c.badEntry(e, "bad name")
@@ -298,9 +177,6 @@ func (c *checker) dir(i uint32, first uint64) (n uint64, err error) {
 
 // inode checks the record of an inode whose first name is entry self of directory parent.
 func (c *checker) inode(i, parent, self uint32) error {
-	if err := c.sum(inInodes, uint64(i)*inodeSize, (uint64(i)+1)*inodeSize); err != nil {
-		return err
-	}
 	r := c.record(i)
 	mode, size := le.Uint32(r), le.Uint64(r[32:])
 	if mode>>16 != 0 || le.Uint32(r[20:]) >= 1e9 || size>>63 != 0 {
@@ -317,9 +193,6 @@ func (c *checker) inode(i, parent, self uint32) error {
 		if off+n > uint64(len(c.arena)) || n != size || n > maxPath {
 			return c.badInode(i, "link target out of place")
 		}
-		if err := c.sum(inArena, off, off+n); err != nil {
-			return err
-		}
 		fallthrough
 	case modeRegular, modeChar, modeBlock, modeFifo, modeSocket:
 		c.many = c.many || le.Uint32(r[4:]) != 1
@@ -335,8 +208,8 @@ func (c *checker) inode(i, parent, self uint32) error {
 		return nil
 	}
 	if _, ok := c.sets[off]; !ok {
-		if err := c.xattrSet(i, uint64(off-1)); err != nil {
-			return err
+		if !goodXattrs(c.xattrs, uint64(off-1)) {
+			return c.badInode(i, "xattrs out of place")
 		}
 		if c.sets == nil {
 			c.sets = map[uint32]struct{}{}
@@ -368,50 +241,38 @@ func (c *checker) linkCounts() error {
 	return nil
 }
 
-// plainFrom looks for the part of the arena that begins at off and has no slash and
+// plainFrom returns the part of the arena that begins at off and has no slash and
 // no NUL. Finish writes one name behind the other, with the targets of links between
 // them, so that it has the next names in it, too.
-func (c *checker) plainFrom(off uint64) error {
+func plainFrom(arena []byte, off uint64) [2]uint64 {
 	const far = 1 << 10 // and no more for a name that an index made by others has out of order
-	end := min(off+far, uint64(len(c.arena)))
-	if err := c.sum(inArena, off, end); err != nil {
-		return err
-	}
-	b := c.arena[off:end]
-	for _, no := range []byte{'/', 0} {
-		if n := bytes.IndexByte(b, no); n >= 0 {
+	b := arena[off:min(off+far, uint64(len(arena)))]
+	for _, c := range []byte{'/', 0} {
+		if n := bytes.IndexByte(b, c); n >= 0 {
 			b = b[:n]
 		}
 	}
-	c.plain = [2]uint64{off, off + uint64(len(b))}
-	return nil
+	return [2]uint64{off, off + uint64(len(b))}
 }
 
-// xattrSet checks the set at off, which inode i has.
-func (c *checker) xattrSet(i uint32, off uint64) error {
-	part := func(n uint64) ([]byte, error) {
-		if off > uint64(len(c.xattrs)) || n > uint64(len(c.xattrs))-off {
-			return nil, c.badInode(i, "xattrs out of place")
-		}
-		b := c.xattrs[off:][:n]
-		off += n
-		return b, c.sum(inXattrs, off-n, off)
+// goodXattrs tells whether a set at off lies in b.
+func goodXattrs(b []byte, off uint64) bool {
+	if off+2 > uint64(len(b)) {
+		return false
 	}
-	b, err := part(2)
-	if err != nil {
-		return err
-	}
-	for n := le.Uint16(b); n > 0; n-- {
-		if b, err = part(6); err != nil {
-			return err
+	b = b[off:]
+	n := le.Uint16(b)
+	b = b[2:]
+	for ; n > 0; n-- {
+		if len(b) < 6 {
+			return false
 		}
 		k, v := uint64(le.Uint16(b)), uint64(le.Uint32(b[2:]))
-		if k == 0 {
-			return c.badInode(i, "xattr without a name")
+		b = b[6:]
+		if k+v > uint64(len(b)) || k == 0 {
+			return false
 		}
-		if _, err = part(k + v); err != nil {
-			return err
-		}
+		b = b[k+v:]
 	}
-	return nil
+	return true
 }

@@ -40,7 +40,7 @@
 // directory lie together, sorted bytewise, and everything in a directory that
 // is itself a directory has a larger number. So one pass proves that an index
 // has no loop and that no offset leaves its section; after OpenIndex nothing
-// can fail. The pass can be made bit by bit: OpenIndexLazily checks as far as
-// somebody looks, and nothing is shown that was not checked. The same records
+// can fail. The pass can be made bit by bit: after OpenIndexLazily it goes as far
+// as somebody looks, and nothing is shown that was not checked. The same records
 // give the same bytes.
 package overlay

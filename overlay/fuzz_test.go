@@ -146,7 +146,7 @@ func FuzzOpenIndex(f *testing.F) {
 		} else if !errors.Is(err, ErrCorrupt) {
 			t.Fatal(err)
 		}
-		y, lazyErr := OpenIndexLazily(b, nil)
+		y, lazyErr := OpenIndexLazily(b)
 		if lazyErr != nil {
 			if err == nil || !errors.Is(lazyErr, ErrCorrupt) {
 				t.Fatal(lazyErr, err)

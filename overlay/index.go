@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -48,14 +49,13 @@ type Index struct {
 	mu   sync.Mutex // guards what follows
 	work *checker   // nil once all is checked
 	err  error      // what the check found wrong
-	mend func(damage error) ([]byte, error)
 }
 
 // OpenIndex checks b, checksums and structure, and returns the layer in it. The
 // index keeps b, which must not change. ErrCorrupt for everything that no
 // Builder writes; after that no method can fail.
 func OpenIndex(b []byte) (*Index, error) {
-	x, err := OpenIndexLazily(b, nil)
+	x, err := OpenIndexLazily(b)
 	if err == nil {
 		err = x.Check()
 	}
@@ -65,14 +65,12 @@ func OpenIndex(b []byte) (*Index, error) {
 	return x, nil
 }
 
-// OpenIndexLazily is OpenIndex for somebody who waits: of b it checks the header
-// now, and each part of the rest before it is first looked at, or when Check is
-// called. If a part is damaged, mend is asked once for the same index made anew,
-// before which it has to make b writable; what was not looked at yet is then
-// taken from there. Where that is not possible, or mend is nil, Children returns
-// ErrCorrupt for the directories that are not known to be good, and what is in
-// them has no attributes, names or targets.
-func OpenIndexLazily(b []byte, mend func(damage error) ([]byte, error)) (*Index, error) {
+// OpenIndexLazily is OpenIndex for somebody who waits: it checks the checksums,
+// so that no damage goes unseen, but the structure, against those who can make
+// checksums, as far as somebody looks, or when Check is called. Children returns
+// ErrCorrupt for directories that are not as a Builder writes them, or come after
+// one that is not; what is in them has no attributes, names or targets.
+func OpenIndexLazily(b []byte) (*Index, error) {
 	if len(b) < headerSize || string(b[:8]) != magic {
 		return nil, fmt.Errorf("no index: %w", ErrCorrupt)
 	}
@@ -93,11 +91,11 @@ func OpenIndexLazily(b []byte, mend func(damage error) ([]byte, error)) (*Index,
 		parts[i], rest = rest[:s:s], rest[s:]
 	}
 	body := len(b) - headerSize - len(parts[4]) - len(parts[5])
-	if headerSum(b, body) != le.Uint32(b[12:]) {
+	if headerSum(b, body) != le.Uint32(b[12:]) || !sumsMatch(b[headerSize:][:body], parts[4]) {
 		return nil, fmt.Errorf("index checksum does not match: %w", ErrCorrupt)
 	}
-	x := &Index{inodes: parts[0], entries: parts[1], arena: parts[2], xattrs: parts[3], meta: parts[5], n: int(n), mend: mend}
-	if err := x.begin(b[headerSize:][:body], parts[4]); err != nil {
+	x := &Index{inodes: parts[0], entries: parts[1], arena: parts[2], xattrs: parts[3], meta: parts[5], n: int(n)}
+	if err := x.begin(); err != nil {
 		return nil, err
 	}
 	return x, nil
@@ -115,6 +113,35 @@ func sectionSizes(header []byte) [6]uint64 {
 // behind the body, which is body bytes long: the checksums of its blocks and the meta data.
 func headerSum(index []byte, body int) uint32 {
 	return crc32.Update(crc32.Checksum(index[crcCovers:headerSize], castagnoli), castagnoli, index[headerSize+body:])
+}
+
+// sumsMatch compares the checksums of a body's blocks. A mount waits for it, so
+// all processors take part.
+func sumsMatch(body, sums []byte) bool {
+	const share = 1 << 20 / blockSize // blocks that are worth a goroutine
+	blocks := len(sums) / sumSize
+	var next atomic.Int64
+	var bad atomic.Bool
+	work := func() {
+		for {
+			to := int(next.Add(share))
+			if to-share >= blocks || bad.Load() {
+				return
+			}
+			for b := to - share; b < min(to, blocks); b++ {
+				if crc32.Checksum(body[b*blockSize:min((b+1)*blockSize, len(body))], castagnoli) != le.Uint32(sums[b*sumSize:]) {
+					bad.Store(true)
+				}
+			}
+		}
+	}
+	var others sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), (blocks+share-1)/share) - 1 {
+		others.Go(work)
+	}
+	work()
+	others.Wait()
+	return !bad.Load()
 }
 
 // SetMeta returns an index, as Builder.Finish made it without meta data, with
@@ -172,7 +199,12 @@ func (x *Index) Inodes() int { return x.n }
 
 // Children implements Layer.
 func (x *Index) Children(dir Ino) (lo, hi Ent, err error) {
-	r := x.rec(dir)
+	if uint32(dir) >= x.seen.Load() {
+		if err := x.until(&x.seen, dir); err != nil {
+			return 0, 0, err
+		}
+	}
+	r := x.record(uint32(dir))
 	if le.Uint32(r)&typeMask != modeDir {
 		return 0, 0, nil
 	}

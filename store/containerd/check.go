@@ -58,9 +58,7 @@ func (l *layerRec) check(ctx context.Context) error {
 		}
 	}
 	if l.files != nil {
-		if _, err := l.files.Mapped(ctx); err != nil {
-			return err
-		}
+		return l.files.Check(ctx, false)
 	}
 	return nil
 }

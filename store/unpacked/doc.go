@@ -5,11 +5,9 @@
 // the store or in the cache directory, and gives the tar back.
 //
 //	kind ── Source ─▶ Layer ─▶ index of the store, or cached, or built now
-//	                    │   ├▶ layer.Lazy while there is none, the index later
-//	                    │   └▶ mended, if a part that is looked into later is damaged
+//	                    │   └▶ layer.Lazy while there is none, the index later
 //	                    └────▶ the tar, one map for all who read it
 //
 // Locks: a Layer's own guards its memory; it is held while its index is built,
-// and so while those of layers below are. An index has a lock of its own, held
-// while it is mended, which takes those of the layers below alone.
+// and so while those of layers below are.
 package unpacked

@@ -21,7 +21,7 @@ func (l *Layer) kept(dir *os.File) *layer.Mapped {
 	var damage error
 	if k, ok := l.src.(Keeper); ok {
 		if f, err := k.Kept(); err == nil {
-			m, err := l.openIndex(f, true)
+			m, err := l.openIndex(f)
 			f.Close()
 			if err == nil {
 				return m
@@ -33,7 +33,7 @@ func (l *Layer) kept(dir *os.File) *layer.Mapped {
 		defer cache.Close()
 		if f, err := cache.OpenFile(name, os.O_RDONLY, 0); err == nil {
 			defer f.Close()
-			if m, err := l.openIndex(f, false); err == nil {
+			if m, err := l.openIndex(f); err == nil {
 				now := unix.Timespec{Nsec: unix.UTIME_NOW}
 				_ = unix.UtimesNanoAt(cache.Fd(), name, []unix.Timespec{now, now}, 0)
 				return m
@@ -41,23 +41,22 @@ func (l *Layer) kept(dir *os.File) *layer.Mapped {
 		}
 	}
 	if damage != nil {
-		l.warnDamaged(damage)
+		l.set.Log.Warn("index is damaged, building it again", "layer", l.key, "err", damage)
 	}
 	return nil
 }
 
-func (l *Layer) warnDamaged(err error) {
-	l.set.Log.Warn("index is damaged, building it again", "layer", l.key, "err", err)
-}
-
-// openIndex maps an index file, one that a Keeper has or one of the cache.
-func (l *Layer) openIndex(f *os.File, keeper bool) (*layer.Mapped, error) {
-	if err := ours(f); err != nil {
+// openIndex maps an index file. It must be the caller's own: who can cut a
+// mapped file short can stop the process that reads it.
+func (l *Layer) openIndex(f *os.File) (*layer.Mapped, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return nil, err
 	}
-	m, err := layer.OpenIndexLazily(f, func(ctx context.Context, damage error) ([]byte, error) {
-		return l.mend(ctx, damage, keeper)
-	})
+	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return nil, fmt.Errorf("index %s can be written by others: %w", f.Name(), fs.ErrPermission)
+	}
+	m, err := layer.OpenIndexLazily(f)
 	if err != nil {
 		return nil, err
 	}
@@ -66,71 +65,6 @@ func (l *Layer) openIndex(f *os.File, keeper bool) (*layer.Mapped, error) {
 		return nil, fmt.Errorf("index %s is of layer %s: %w", f.Name(), m.Info.DiffID, store.ErrCorrupt)
 	}
 	return m, nil
-}
-
-// ours refuses an index file that is not the caller's own: who can cut a mapped
-// file short can stop the process that reads it.
-func ours(f *os.File) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return err
-	}
-	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
-		return fmt.Errorf("index %s can be written by others: %w", f.Name(), fs.ErrPermission)
-	}
-	return nil
-}
-
-// mend returns the layer's index when the file that it was mapped from turns out
-// to be damaged: from the cache, if that was not the file, or made anew. It
-// takes no lock of the layer's, under which the index may be looked into.
-func (l *Layer) mend(ctx context.Context, damage error, keeper bool) ([]byte, error) {
-	dir, err := l.src.Dir()
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	cache, name := l.cacheFile(dir)
-	if cache != nil {
-		defer cache.Close()
-		if keeper {
-			if raw := l.cached(cache, name); raw != nil {
-				return raw, nil
-			}
-		}
-	}
-	l.warnDamaged(damage)
-	raw, err := l.build(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
-	if cache != nil {
-		if err := cache.Write(name, raw, 0o600); err != nil {
-			l.set.Log.Debug("cannot keep an index", "layer", l.key, "err", err)
-		}
-	}
-	return raw, nil
-}
-
-// cached reads the index that is in the cache; nil if there is none that can be used.
-func (l *Layer) cached(cache *beneath.Root, name string) []byte {
-	f, err := cache.OpenFile(name, os.O_RDONLY, 0)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	if ours(f) != nil {
-		return nil
-	}
-	m, err := layer.OpenIndex(f)
-	if err != nil {
-		return nil
-	}
-	defer m.Close()
-	if m.Info.DiffID != l.diff {
-		return nil
-	}
-	return m.Bytes()
 }
 
 // mappedLocked is Mapped with l.mu held.
