@@ -49,7 +49,7 @@ var (
 
 // attach mounts the file system at dir, over the transport that was asked for or that is best.
 func (f *fsys) attach(dir string) (server, Transport, error) {
-	o := conn.Options{Quick: f.quick}
+	o := conn.Options{Quick: f.quick, Apart: f.o.Poll}
 	if f.o.Poll && !f.o.ReadOnly {
 		o.Poll = f.poll
 	}

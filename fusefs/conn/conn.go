@@ -29,6 +29,8 @@ type Options struct {
 	// so itself for a file of its own tree can wait for itself for ever, and the
 	// runtime does for what package os opens.
 	Poll func(in *PollIn) (events uint32)
+	// Apart says that this process opens no file of its own tree.
+	Apart bool
 	// Connected, if set, is called before the first request is served.
 	Connected func(c *Conn)
 }
@@ -45,6 +47,7 @@ type Conn struct {
 	reader   Reader // FS, if it is one
 	quick    func(h *fuse.InHeader) bool
 	pollFile func(in *PollIn) uint32 // nil: see Options
+	apart    bool
 	told     func(c *Conn)
 	proto    *fuse.ProtocolServer
 
@@ -58,7 +61,7 @@ type Conn struct {
 
 // New prepares a connection of a file system that is to be mounted at dir.
 func New(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions, u Options) *Conn {
-	c := &Conn{FS: fs, Opts: *o, dir: dir, quick: u.Quick, pollFile: u.Poll, told: u.Connected}
+	c := &Conn{FS: fs, Opts: *o, dir: dir, quick: u.Quick, pollFile: u.Poll, apart: u.Apart, told: u.Connected}
 	c.reader, _ = fs.(Reader)
 	if c.quick == nil {
 		c.quick = func(*fuse.InHeader) bool { return false }
@@ -188,7 +191,7 @@ func (c *Conn) End() {
 
 // WaitMount returns when the tree can be used by this process too; it is served already.
 func (c *Conn) WaitMount() error {
-	if c.pollFile != nil {
+	if c.pollFile != nil || c.apart {
 		return nil
 	}
 	// The runtime polls what it opens, in the one way that the file system must
