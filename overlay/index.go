@@ -189,7 +189,6 @@ func (x *Index) rec(i Ino) []byte {
 func (x *Index) record(i uint32) []byte { return x.inodes[int(i)*inodeSize:][:inodeSize:inodeSize] }
 
 // ent returns the record of an entry, which has to be one of a directory that is checked.
-
 func (x *Index) ent(e Ent) []byte { return x.entries[int(e)*entrySize:][:entrySize:entrySize] }
 
 func str(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
