@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"strings"
 	"sync"
 	"testing"
@@ -121,6 +122,34 @@ func TestDamagedIndex(t *testing.T) {
 		if _, err := OpenIndexLazily(b); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%d bytes of %d: %v", len(b), len(raw), err)
 		}
+	}
+}
+
+// An index of the format before this one, which a store may have kept.
+func TestOldFormat(t *testing.T) {
+	raw := largeIndex(t)
+	x, err := OpenIndex(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := all(x)
+	sums := int(sectionSizes(raw)[4])
+	old := append(bytes.Clone(raw[:len(raw)-len(x.meta)-sums]), x.meta...)
+	le.PutUint32(old[8:], formatOld)
+	le.PutUint32(old[12:], crc32.Checksum(old[crcCovers:], castagnoli))
+	y, err := OpenIndex(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := all(y); err != nil || got != want || y.Size() != int64(len(old)) || string(y.Meta()) != "meta" {
+		t.Errorf("it is another: %v", err)
+	}
+	for at := crcCovers; at < len(old); at += 9973 {
+		old[at] ^= 1
+		if _, err := OpenIndexLazily(old); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("damage at %d: %v", at, err)
+		}
+		old[at] ^= 1
 	}
 }
 

@@ -21,7 +21,8 @@
 //
 //	The first four sections together are the body. checksums has the CRC-32C of
 //	each 64 KiB of it (4); the CRC in the header covers what is behind it in the
-//	header, checksums and meta.
+//	header, checksums and meta. Format 1, which is still read, has no checksums,
+//	and the CRC in its header covers all behind it.
 //
 //	an inode, 80 bytes                        a directory entry, 12 bytes
 //	 0 mode   4 nlink  8 uid   12 gid          0 offset of the name in the arena

@@ -13,6 +13,7 @@ import (
 const (
 	magic       = "imagefs\x00"
 	formatNum   = 2
+	formatOld   = 1 // has no checksums of blocks: that in the header covers all
 	headerSize  = 48
 	blockSize   = 64 << 10 // of the sections, each with a checksum of its own
 	sumSize     = 4
@@ -40,7 +41,7 @@ var le = binary.LittleEndian
 // The format is drawn in the package's doc. Immutable to its users.
 type Index struct {
 	inodes, entries, arena, xattrs, meta []byte
-	n                                    int
+	n, size                              int
 
 	// What is checked so far: the inodes below seen, and the entries of the
 	// directories below open. Nothing else is looked at but by the check.
@@ -74,10 +75,14 @@ func OpenIndexLazily(b []byte) (*Index, error) {
 	if len(b) < headerSize || string(b[:8]) != magic {
 		return nil, fmt.Errorf("no index: %w", ErrCorrupt)
 	}
-	if v := le.Uint32(b[8:]); v != formatNum {
-		return nil, fmt.Errorf("index of format %d, want %d: %w", v, formatNum, ErrCorrupt)
+	format, sizes := le.Uint32(b[8:]), sectionSizes(b)
+	switch format {
+	case formatNum:
+	case formatOld:
+		sizes[4] = 0
+	default:
+		return nil, fmt.Errorf("index of format %d, want %d: %w", format, formatNum, ErrCorrupt)
 	}
-	sizes := sectionSizes(b)
 	n, size := sizes[0]/inodeSize, uint64(0)
 	for _, s := range sizes {
 		size += s
@@ -91,10 +96,13 @@ func OpenIndexLazily(b []byte) (*Index, error) {
 		parts[i], rest = rest[:s:s], rest[s:]
 	}
 	body := len(b) - headerSize - len(parts[4]) - len(parts[5])
+	if format == formatOld {
+		body = 0
+	}
 	if headerSum(b, body) != le.Uint32(b[12:]) || !sumsMatch(b[headerSize:][:body], parts[4]) {
 		return nil, fmt.Errorf("index checksum does not match: %w", ErrCorrupt)
 	}
-	x := &Index{inodes: parts[0], entries: parts[1], arena: parts[2], xattrs: parts[3], meta: parts[5], n: int(n)}
+	x := &Index{inodes: parts[0], entries: parts[1], arena: parts[2], xattrs: parts[3], meta: parts[5], n: int(n), size: len(b)}
 	if err := x.begin(); err != nil {
 		return nil, err
 	}
@@ -167,10 +175,7 @@ func SetMeta(index, meta []byte) ([]byte, error) {
 func (x *Index) Meta() []byte { return x.meta }
 
 // Size is the number of bytes that the index lies in.
-func (x *Index) Size() int64 {
-	body := len(x.inodes) + len(x.entries) + len(x.arena) + len(x.xattrs)
-	return int64(headerSize + body + (body+blockSize-1)/blockSize*sumSize + len(x.meta))
-}
+func (x *Index) Size() int64 { return int64(x.size) }
 
 var _ Layer = (*Index)(nil)
 
