@@ -10,7 +10,7 @@ import (
 func (x *Index) Check() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for x.work != nil && x.err == nil {
+	for x.work != nil {
 		x.step()
 	}
 	return x.err
@@ -21,7 +21,7 @@ func (x *Index) Check() error {
 func (x *Index) until(mark *atomic.Uint32, i Ino) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for x.work != nil && x.err == nil && uint32(i) >= mark.Load() {
+	for x.work != nil && uint32(i) >= mark.Load() {
 		x.step()
 	}
 	if uint32(i) < mark.Load() {
@@ -36,17 +36,17 @@ var errUnfinished = fmt.Errorf("index cannot be read: %w", ErrCorrupt)
 // step checks one directory more; x.mu is held.
 func (x *Index) step() {
 	c := x.work
-	x.err = errUnfinished
+	x.work, x.err = nil, errUnfinished
 	if x.err = c.step(); x.err != nil {
-		x.work = nil
 		return
 	}
 	x.seen.Store(c.next)
-	x.open.Store(c.dirs[c.at-1] + 1)
 	if c.at == len(c.dirs) {
 		x.open.Store(uint32(x.n))
-		x.work = nil
+		return
 	}
+	x.open.Store(c.dirs[c.at])
+	x.work = c
 }
 
 // A checker proves that no accessor of an index can leave its section and no

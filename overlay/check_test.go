@@ -12,21 +12,17 @@ import (
 
 // largeIndex is an index of many blocks: directories that lie deep and wide,
 // hard links, symbolic links and extended attributes.
-func largeIndex(t testing.TB) []byte {
+func largeIndex(t *testing.T) []byte {
 	t.Helper()
 	b := NewBuilder()
 	for i := range 3000 {
 		dir := fmt.Sprintf("top%d/d%d/e%d", i%3, i%40, i%200)
-		for _, e := range []Entry{
-			{Path: fmt.Sprintf("%s/file%d", dir, i), Kind: File, Attr: Attr{Size: uint64(i)}, Ref: uint64(i)},
-			{Path: fmt.Sprintf("%s/link%d", dir, i), Kind: Symlink, Link: fmt.Sprintf("../file%d", i)},
-			{Path: fmt.Sprintf("hard%d/l%d", i%5, i), Kind: Hardlink, Link: fmt.Sprintf("%s/file%d", dir, i)},
-			{Path: fmt.Sprintf("%s/x%d", dir, i), Kind: Fifo, Xattrs: []Xattr{{"user.x", fmt.Append(nil, i)}}},
-		} {
-			if err := b.Add(e); err != nil {
-				t.Fatal(err)
-			}
-		}
+		add(t, b,
+			Entry{Path: fmt.Sprintf("%s/file%d", dir, i), Kind: File, Attr: Attr{Size: uint64(i)}, Ref: uint64(i)},
+			Entry{Path: fmt.Sprintf("%s/link%d", dir, i), Kind: Symlink, Link: fmt.Sprintf("../file%d", i)},
+			Entry{Path: fmt.Sprintf("hard%d/l%d", i%5, i), Kind: Hardlink, Link: fmt.Sprintf("%s/file%d", dir, i)},
+			Entry{Path: fmt.Sprintf("%s/x%d", dir, i), Kind: Fifo, Xattrs: []Xattr{{"user.x", fmt.Append(nil, i)}}},
+		)
 	}
 	out, err := b.Finish([]byte("meta"))
 	if err != nil {
@@ -61,17 +57,23 @@ func all(x Layer) (string, error) {
 	return out.String(), err
 }
 
-// What is looked at bit by bit is what a full check finds, for many at once as for one.
-func TestLazyIndex(t *testing.T) {
-	raw := largeIndex(t)
+// large is largeIndex, opened, with all that it tells.
+func large(t *testing.T) (raw []byte, x *Index, told string) {
+	t.Helper()
+	raw = largeIndex(t)
 	x, err := OpenIndex(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := all(x)
-	if err != nil || string(x.Meta()) != "meta" || x.Size() != int64(len(raw)) || len(raw) < 8*blockSize {
+	if told, err = all(x); err != nil || string(x.Meta()) != "meta" || x.Size() != int64(len(raw)) || len(raw) < 8*blockSize {
 		t.Fatalf("%q, %d bytes, want %d: %v", x.Meta(), x.Size(), len(raw), err)
 	}
+	return raw, x, told
+}
+
+// What is looked at bit by bit is what a full check finds, for many at once as for one.
+func TestLazyIndex(t *testing.T) {
+	raw, _, want := large(t)
 	y, err := OpenIndexLazily(raw)
 	if err != nil {
 		t.Fatal(err)
@@ -127,12 +129,7 @@ func TestDamagedIndex(t *testing.T) {
 
 // An index of the format before this one, which a store may have kept.
 func TestOldFormat(t *testing.T) {
-	raw := largeIndex(t)
-	x, err := OpenIndex(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, _ := all(x)
+	raw, x, want := large(t)
 	sums := int(sectionSizes(raw)[4])
 	old := append(bytes.Clone(raw[:len(raw)-len(x.meta)-sums]), x.meta...)
 	le.PutUint32(old[8:], formatOld)
@@ -156,12 +153,7 @@ func TestOldFormat(t *testing.T) {
 // In an index whose checksums are right, and one record of which is not, all is
 // shown that comes before it, and nothing that is wrong.
 func TestForgedIndex(t *testing.T) {
-	raw := largeIndex(t)
-	good, err := OpenIndex(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, _ := all(good)
+	raw, good, want := large(t)
 	for _, part := range []int{1, 2, 3} {
 		i := good.n * part / 4
 		bad := bytes.Clone(raw)
@@ -190,11 +182,7 @@ func TestForgedIndex(t *testing.T) {
 			if _, _, err := x.Children(n); (err == nil) != (uint32(n) < x.open.Load()) && a.Mode&typeMask == modeDir || a.Mode == 0 && !errors.Is(err, ErrCorrupt) {
 				t.Fatalf("forged inode %d: children of inode %d: %v", i, n, err)
 			}
-			x.Path(nil, n)
-			x.Whiteout(n)
-			x.Readlink(n)
-			x.Ref(n)
-			x.Xattrs(n, func(string, []byte) bool { return true })
+			ask(x, n)
 		}
 		if shown < i/2 || shown > i {
 			t.Errorf("forged inode %d: %d are shown", i, shown)

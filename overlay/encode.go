@@ -162,10 +162,15 @@ func (w *writer) encode(meta []byte) []byte {
 	for _, s := range [][]byte{w.inodes, w.entries, w.arena, w.xattrs} {
 		out = append(out, s...)
 	}
-	for b := range slices.Chunk(out[headerSize:], blockSize) {
-		out = le.AppendUint32(out, crc32.Checksum(b, castagnoli))
-	}
-	out = append(out, meta...)
+	out = append(appendSums(out, out[headerSize:]), meta...)
 	le.PutUint32(out[12:], headerSum(out, body))
 	return out
+}
+
+// appendSums appends the checksums of a body's blocks.
+func appendSums(b, body []byte) []byte {
+	for block := range slices.Chunk(body, blockSize) {
+		b = le.AppendUint32(b, crc32.Checksum(block, castagnoli))
+	}
+	return b
 }

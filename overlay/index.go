@@ -48,7 +48,7 @@ type Index struct {
 	seen, open atomic.Uint32
 
 	mu   sync.Mutex // guards what follows
-	work *checker   // nil once all is checked
+	work *checker   // nil once all is checked, or something is wrong
 	err  error      // what the check found wrong
 }
 
