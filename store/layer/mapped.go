@@ -21,13 +21,17 @@ type Mapped struct {
 // OpenIndex maps an index file and checks it. The file may be closed and
 // unlinked afterwards; it must not be changed. store.ErrCorrupt.
 func OpenIndex(f *os.File) (*Mapped, error) {
-	m, err := OpenIndexLazily(f)
+	return checked(OpenIndexLazily(f))
+}
+
+// checked is an index all of which is checked.
+func checked(m *Mapped, err error) (*Mapped, error) {
 	if err != nil {
 		return nil, err
 	}
 	if err := m.Check(); err != nil {
 		m.Close()
-		return nil, fmt.Errorf("index %s: %w", f.Name(), err)
+		return nil, err
 	}
 	return m, nil
 }
@@ -57,11 +61,7 @@ func OpenIndexLazily(f *os.File) (*Mapped, error) {
 
 // ReadIndex is OpenIndex for an index that lies in memory.
 func ReadIndex(b []byte) (*Mapped, error) {
-	m, err := newMapped(b)
-	if err != nil {
-		return nil, err
-	}
-	return m, m.Check()
+	return checked(newMapped(b))
 }
 
 func newMapped(b []byte) (*Mapped, error) {

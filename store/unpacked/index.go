@@ -29,21 +29,34 @@ func (l *Layer) kept(dir *os.File) *layer.Mapped {
 			damage = err
 		}
 	}
-	if cache, name := l.cacheFile(dir); cache != nil {
-		defer cache.Close()
-		if f, err := cache.OpenFile(name, os.O_RDONLY, 0); err == nil {
-			defer f.Close()
-			if m, err := l.openIndex(f); err == nil {
-				now := unix.Timespec{Nsec: unix.UTIME_NOW}
-				_ = unix.UtimesNanoAt(cache.Fd(), name, []unix.Timespec{now, now}, 0)
-				return m
-			}
-		}
+	if m := l.cached(dir); m != nil {
+		return m
 	}
 	if damage != nil {
 		l.set.Log.Warn("index is damaged, building it again", "layer", l.key, "err", damage)
 	}
 	return nil
+}
+
+// cached is kept for the file in the cache alone.
+func (l *Layer) cached(dir *os.File) *layer.Mapped {
+	cache, name := l.cacheFile(dir)
+	if cache == nil {
+		return nil
+	}
+	defer cache.Close()
+	f, err := cache.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	m, err := l.openIndex(f)
+	if err != nil {
+		return nil
+	}
+	now := unix.Timespec{Nsec: unix.UTIME_NOW}
+	_ = unix.UtimesNanoAt(cache.Fd(), name, []unix.Timespec{now, now}, 0)
+	return m
 }
 
 // openIndex maps an index file. It must be the caller's own: who can cut a
