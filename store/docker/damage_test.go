@@ -2,6 +2,7 @@ package docker
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,39 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	digest "github.com/opencontainers/go-digest"
-
-	"imagefs/overlay"
 	"imagefs/store"
+	"imagefs/store/storetest"
 )
-
-// listed is what all directories of an image show, the last ones of a layer first.
-func listed(t testing.TB, s *Store, id digest.Digest) string {
-	t.Helper()
-	tr := tree(t, s, id)
-	var out strings.Builder
-	var walk func(overlay.NodeID)
-	walk = func(n overlay.NodeID) {
-		d, err := tr.Dir(n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var dirs []overlay.NodeID
-		for {
-			name, c, _, ok := d.Next()
-			if !ok {
-				break
-			}
-			fmt.Fprintf(&out, "%s %+v\n", name, tr.Attr(c))
-			dirs = append(dirs, c)
-		}
-		for _, c := range dirs {
-			walk(c)
-		}
-	}
-	walk(tr.Root())
-	return out.String()
-}
 
 // Wherever the index of a layer is damaged, the image is as it was; the index
 // is made again, and only once.
@@ -56,7 +27,10 @@ func TestDamagedIndex(t *testing.T) {
 		files = append(files, fmt.Sprintf("a%d/b%d/file%d=", i%3, i%60, i))
 	}
 	id := load(t, s, "x", []string{"app:v1"}, layerTar(t, files...))
-	want := listed(t, s, id)
+	want, err := s.Image(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
 	names, err := s.root.List(indexDir)
 	if err != nil || len(names) != 1 {
 		t.Fatal(names, err)
@@ -69,7 +43,8 @@ func TestDamagedIndex(t *testing.T) {
 	for at := 100; at < len(good); at += 60 << 10 {
 		bad := bytes.Clone(good)
 		bad[at] ^= 4
-		if err := os.WriteFile(file, bad, 0o600); err != nil {
+		// Not in its place: the first store has it mapped.
+		if err := errors.Join(os.WriteFile(file+".new", bad, 0o600), os.Rename(file+".new", file)); err != nil {
 			t.Fatal(err)
 		}
 		cache := t.TempDir()
@@ -77,13 +52,11 @@ func TestDamagedIndex(t *testing.T) {
 			var logged bytes.Buffer
 			s := openStore(t, dir, Options{ReadOnly: true, Cache: cache, Log: slog.New(slog.NewTextHandler(&logged, nil))})
 			for range 2 {
-				if got := listed(t, s, id); got != want {
-					t.Errorf("damage at %d, opened %d times: the image is another", at, again+1)
-				}
 				img, err := s.Image(ctx, id)
 				if err != nil {
 					t.Fatal(err)
 				}
+				storetest.SameImage(t, fmt.Sprintf("damage at %d, opened %d times", at, again+1), img, want)
 				img.Layers()[0].(store.Trimmer).Trim()
 			}
 			if n := strings.Count(logged.String(), "index is damaged"); n != 1-again {
