@@ -184,6 +184,13 @@ func idOfName(t *testing.T, s *Store, ref string) digest.Digest {
 	return n.Tags[ref]
 }
 
+// savedImage is an image in the archive that the daemon is sent.
+type savedImage struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
 // The last name goes to an image without layers, which is removed by its ID.
 func TestLiveUntagLast(t *testing.T) {
 	s, d := living(t)
@@ -191,7 +198,7 @@ func TestLiveUntagLast(t *testing.T) {
 	if err := s.Untag(ctx, "only:1"); err != nil {
 		t.Fatal(err)
 	}
-	var m []manifestEntry
+	var m []savedImage
 	if err := json.Unmarshal(d.took["manifest.json"], &m); err != nil || len(m) != 1 || !slices.Equal(m[0].RepoTags, []string{"only:1"}) || len(m[0].Layers) != 0 {
 		t.Fatalf("%+v %v", m, err)
 	}
@@ -252,7 +259,7 @@ func TestLiveLoad(t *testing.T) {
 		t.Errorf("an image that did not come: %v", err)
 	}
 	d.was(t, "load", "POST /images/load?quiet=1")
-	var m []manifestEntry
+	var m []savedImage
 	if err := json.Unmarshal(d.took["manifest.json"], &m); err != nil || len(m) != 1 || !slices.Equal(m[0].RepoTags, []string{"three:1"}) || len(m[0].Layers) != 2 {
 		t.Fatalf("%+v %v", m, err)
 	}

@@ -2,20 +2,17 @@ package docker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
-	"imagefs/store/beneath"
 	"imagefs/store/docker/api"
+	"imagefs/store/docker/live"
 )
 
 // Changes that the daemon which lives on the store makes for us. It writes its
@@ -65,30 +62,16 @@ func hasOther(names store.Names, id digest.Digest, but []string) bool {
 // without layers gets it, and goes with it, by its ID: should somebody have given
 // the name to yet another image meanwhile, that one keeps it.
 func (s *Store) untagLast(ctx context.Context, c *api.Client, ref string) error {
-	config, err := placeholder(ref)
+	id, err := live.LoadEmpty(ctx, c, ref)
 	if err != nil {
 		return err
 	}
-	img := store.NewImage{Config: config, Names: []string{ref}}
-	if err := c.Load(ctx, liveArchive{images: []store.NewImage{img}}.write); err != nil {
-		return err
-	}
 	// Half of this is worse than none: the name is an empty image's.
-	id := digest.FromBytes(config)
 	_, err = c.Remove(context.WithoutCancel(ctx), string(id), true, false)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("%s names an empty image now; docker rmi removes it: %w", ref, err)
 	}
 	return nil
-}
-
-// placeholder makes the config of an image without layers that nobody else has.
-func placeholder(ref string) ([]byte, error) {
-	return json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux", "created": time.Now().UTC(),
-		"config": map[string]any{"Labels": map[string]string{"imagefs.untag": ref, "imagefs.random": beneath.Random(16)}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{}},
-	})
 }
 
 // renameLive is Rename through a daemon, which makes a change for each name: new
@@ -156,4 +139,28 @@ func (s *Store) removalLive(ctx context.Context, c *api.Client, r store.Removal)
 		return store.Removed{}, err
 	}
 	return s.removeLive(ctx, c, r.Ref, false)
+}
+
+// lives is the store as a load through its daemon needs it.
+type lives struct{ s *Store }
+
+var _ live.Store = lives{}
+
+// Daemon implements live.Store.
+func (l lives) Daemon(ctx context.Context) (*api.Client, error) {
+	if !l.s.Live() {
+		return nil, fmt.Errorf("the Docker daemon on %s was stopped meanwhile; do it again: %w", l.s.path, store.ErrBusy)
+	}
+	return l.s.daemon(ctx)
+}
+
+// HasImage implements live.Store.
+func (l lives) HasImage(id digest.Digest) bool {
+	_, err := l.s.config(id)
+	return err == nil
+}
+
+// HasLayer implements live.Store.
+func (l lives) HasLayer(chain digest.Digest) bool {
+	return l.s.at.name == overlay2.name && l.s.hasLayer(chain)
 }

@@ -4,7 +4,8 @@
 //
 // Requests carry no version of the API, which means the daemon's own:
 //
-//	GET    /info                          Daemon: its data root, driver, ID
+//	GET    /info                          Daemon: its data root, driver, ID, containerd
+//	GET    /containers/json?all=1         [{"Id":…,"ImageID":…}, …]
 //	POST   /images/<image>/tag?repo=&tag= 201
 //	DELETE /images/<image>?force=&noprune= [{"Untagged":…}|{"Deleted":…}, …]
 //	POST   /images/load                   an archive; messages come back, one JSON value each
@@ -24,6 +25,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -120,15 +122,45 @@ func (c *Client) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 type Daemon struct {
 	ID            string
 	Name          string // the host's
-	Driver        string // storage driver
+	Driver        string // storage driver, or snapshotter
 	DockerRootDir string
+	// Snapshots says that the images are in a containerd's store. That containerd
+	// answers at a socket of the path Containerd, and has them in Namespace.
+	Snapshots  bool   `json:"-"`
+	Containerd string `json:"-"`
+	Namespace  string `json:"-"`
 }
+
+// snapshotType is the type of driver of a daemon that keeps its images in a containerd's store.
+const snapshotType = "io.containerd.snapshotter.v1"
 
 // Info asks who the daemon is.
 func (c *Client) Info(ctx context.Context) (Daemon, error) {
-	var d Daemon
+	var d struct {
+		Daemon
+		DriverStatus [][2]string
+		Containerd   struct {
+			Address    string
+			Namespaces struct{ Containers string }
+		}
+	}
 	err := c.call(ctx, http.MethodGet, "/info", nil, askTime, func(r io.Reader) error { return json.NewDecoder(r).Decode(&d) })
-	return d, err
+	d.Snapshots = slices.Contains(d.DriverStatus, [2]string{"driver-type", snapshotType})
+	d.Daemon.Containerd, d.Namespace = d.Containerd.Address, d.Containerd.Namespaces.Containers
+	return d.Daemon, err
+}
+
+// Container is a container, running or not.
+type Container struct {
+	ID      string `json:"Id"`
+	ImageID string // as the daemon calls images: with Snapshots the digest of a manifest or an index
+}
+
+// Containers asks for all containers.
+func (c *Client) Containers(ctx context.Context) ([]Container, error) {
+	var out []Container
+	err := c.call(ctx, http.MethodGet, "/containers/json", url.Values{"all": {"1"}}, askTime, func(r io.Reader) error { return json.NewDecoder(r).Decode(&out) })
+	return out, err
 }
 
 // Tag gives an image, by its ID, a name. As with Remove, the answer to a request

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,10 +30,11 @@ func daemon(t *testing.T, h http.HandlerFunc) *Client {
 
 // calls are all that a Client can do.
 var calls = map[string]func(context.Context, *Client) error{
-	"info":   func(ctx context.Context, c *Client) error { _, err := c.Info(ctx); return err },
-	"tag":    func(ctx context.Context, c *Client) error { return c.Tag(ctx, "sha256:1", "a", "b") },
-	"remove": func(ctx context.Context, c *Client) error { _, err := c.Remove(ctx, "a:b", false, false); return err },
-	"load":   func(ctx context.Context, c *Client) error { return c.Load(ctx, emptyTar) },
+	"info":       func(ctx context.Context, c *Client) error { _, err := c.Info(ctx); return err },
+	"containers": func(ctx context.Context, c *Client) error { _, err := c.Containers(ctx); return err },
+	"tag":        func(ctx context.Context, c *Client) error { return c.Tag(ctx, "sha256:1", "a", "b") },
+	"remove":     func(ctx context.Context, c *Client) error { _, err := c.Remove(ctx, "a:b", false, false); return err },
+	"load":       func(ctx context.Context, c *Client) error { return c.Load(ctx, emptyTar) },
 }
 
 func emptyTar(w io.Writer) error { return tar.NewWriter(w).Close() }
@@ -57,19 +59,30 @@ func TestNew(t *testing.T) {
 
 func TestRequests(t *testing.T) {
 	var got []string
+	info := `{"ID":"i","Name":"n","Driver":"overlay2","DriverStatus":[["Backing Filesystem","extfs"]],"DockerRootDir":"/r","Containers":3,
+		"Containerd":{"Address":"/c","Namespaces":{"Containers":"moby","Plugins":"p"}}}`
 	c := daemon(t, func(w http.ResponseWriter, r *http.Request) {
 		got = append(got, r.Method+" "+r.URL.String())
 		switch {
 		case r.Method == http.MethodDelete:
 			fmt.Fprint(w, `[{"Untagged":"a/b:c"},{"Deleted":"sha256:1"}]`)
 		case r.URL.Path == "/info":
-			fmt.Fprint(w, `{"ID":"i","Name":"n","Driver":"overlay2","DockerRootDir":"/r","Containers":3}`)
+			fmt.Fprint(w, info)
+		case r.URL.Path == "/containers/json":
+			fmt.Fprint(w, `[{"Id":"1","ImageID":"sha256:1","State":"running"},{"Id":"2"}]`)
 		case strings.HasSuffix(r.URL.Path, "/tag"):
 			w.WriteHeader(http.StatusCreated)
 		}
 	})
-	if d, err := c.Info(t.Context()); err != nil || d != (Daemon{"i", "n", "overlay2", "/r"}) {
+	if d, err := c.Info(t.Context()); err != nil || d != (Daemon{"i", "n", "overlay2", "/r", false, "/c", "moby"}) {
 		t.Errorf("%+v %v", d, err)
+	}
+	info = `{"Driver":"overlayfs","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}`
+	if d, err := c.Info(t.Context()); err != nil || d != (Daemon{Driver: "overlayfs", Snapshots: true}) {
+		t.Errorf("%+v %v", d, err)
+	}
+	if all, err := c.Containers(t.Context()); err != nil || !slices.Equal(all, []Container{{"1", "sha256:1"}, {ID: "2"}}) {
+		t.Errorf("%+v %v", all, err)
 	}
 	if c.Peer() != os.Getpid() {
 		t.Errorf("the peer is %d", c.Peer())
@@ -81,7 +94,7 @@ func TestRequests(t *testing.T) {
 	if err != nil || len(out) != 2 || out[0].Untagged != "a/b:c" || out[1].Deleted != "sha256:1" {
 		t.Errorf("%+v %v", out, err)
 	}
-	want := "GET /info, POST /images/sha256:1/tag?repo=localhost%3A5000%2Fa&tag=b, DELETE /images/a/b:c?force=1&noprune=1"
+	want := "GET /info, GET /info, GET /containers/json?all=1, POST /images/sha256:1/tag?repo=localhost%3A5000%2Fa&tag=b, DELETE /images/a/b:c?force=1&noprune=1"
 	if s := strings.Join(got, ", "); s != want {
 		t.Errorf("%s\nwant %s", s, want)
 	}
