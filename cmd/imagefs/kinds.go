@@ -60,11 +60,11 @@ var kinds = []kind{
 	},
 	{
 		name:   "containerd",
-		what:   "containerd's root, which Docker 29 and later keep their images in too; read-only",
+		what:   "containerd's root, which Docker 29 and later keep their images in too; changed by Docker only",
 		places: []place{{"docker", "/var/lib/docker", "docker"}, {"containerd", "/var/lib/containerd", "containerd"}},
 		is:     containerd.Is,
 		open: func(path string, o openOptions) (store.Store, error) {
-			return containerd.Open(path, containerd.Options{Cache: o.cache, Memory: o.memory, Disk: o.disk, Lazy: o.lazy, Log: o.log})
+			return containerd.Open(path, containerd.Options{Cache: o.cache, Memory: o.memory, Disk: o.disk, Lazy: o.lazy, ReadOnly: o.readOnly, Log: o.log, Hosts: o.dockerHosts})
 		},
 	},
 	{

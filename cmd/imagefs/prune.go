@@ -75,6 +75,9 @@ func runPrune(ctx context.Context, a *app, o pruneOptions) error {
 	}
 	defer st.Close()
 	if !o.force && !o.dryRun {
+		if err := prune.Able(st); err != nil {
+			return during("prune", err) // before anybody has to think about it
+		}
 		if yes, err := a.confirm(ctx, pruneWarning(o.all)); err != nil || !yes {
 			return during("prune", err) // a no is no error, as with Docker
 		}

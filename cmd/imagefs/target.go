@@ -50,7 +50,7 @@ func parseTarget(text string) (target, error) {
 	if s.kind == "archive" {
 		return target{}, usagef("copy: --to %s: say which archive: docker-archive:, oci-archive: or, for a directory, oci:", text)
 	}
-	if s.kind == "podman" || s.kind == "containerd" {
+	if s.kind == "podman" {
 		return target{}, usagef("copy: --to %s: such a store is only read; %s", text, sendAdvice)
 	}
 	if s.kind != "" {
@@ -89,7 +89,7 @@ func (t target) compression(text string) (save.Compression, error) {
 }
 
 // sendAdvice is what to do about stores that are only read.
-const sendAdvice = "send the image to its own program: imagefs save IMAGE | podman load, or | ctr images import -"
+const sendAdvice = "send the image to its own program: imagefs save IMAGE | podman load"
 
 // ingester opens the store that is the target, which is made if there is none.
 // The caller closes it.
@@ -105,7 +105,7 @@ func (a *app) ingester(t target) (store.Store, store.Ingester, error) {
 	if !ok {
 		st.Close()
 		advice := "name a store of imagefs or Docker, docker-archive:FILE, oci-archive:FILE or oci:DIR"
-		if kind == "podman" || kind == "containerd" {
+		if kind == "podman" {
 			advice = sendAdvice
 		}
 		return nil, nil, advised{store.Cannot(st, "write images"), advice}

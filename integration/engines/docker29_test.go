@@ -40,6 +40,8 @@ func TestDocker29(t *testing.T) {
 				s.Store = d.Containerd().Root
 			}
 			fill29(t, d, archives)
+			alone := s.Mount(t) // which does not know where the daemon answers
+			t.Setenv("IMAGEFS_DOCKER_HOST", d.Host)
 			m := s.Mount(t)
 			all := images29(t, d)
 			if apart { // what is read is the same
@@ -56,6 +58,8 @@ func TestDocker29(t *testing.T) {
 			texts29(t, d, s, m, all)
 			saved29(t, d, s, all)
 			t.Run("changes", func(t *testing.T) { changes29(t, d, s, m) })
+			refused29(t, d, alone)
+			t.Run("live", func(t *testing.T) { live29(t, d, s, m) })
 			gone := func(i image29) bool { return !d.Has(i.id) }
 			all = slices.DeleteFunc(all, gone)
 			d.Stop(t)
@@ -342,20 +346,214 @@ func changes29(t *testing.T, d *harness.Docker, s harness.Imagefs, m *harness.Mo
 	d.Run(t, "image", "prune", "-f")
 	want, got := lists29(t, d, s)
 	harness.Same(t, "after a prune: imagefs images and docker images", want, got)
-	t.Setenv("IMAGEFS_DOCKER_HOST", d.Host)
-	for _, args := range [][]string{{"tag", "kit:1", "kit:2"}, {"rmi", "kit:1"}, {"prune", "-f"}} {
-		if code, said := s.Fail(t, args...); code != 1 || !strings.Contains(said, "use docker") || strings.Count(said, "\n") != 1 {
-			t.Errorf("%q: %d %q", args, code, said)
-		}
-	}
+}
+
+// refused29 looks at what becomes of changes that nobody can be asked for.
+func refused29(t *testing.T, d *harness.Docker, m *harness.Mount) {
+	t.Helper()
 	for file, text := range map[string]string{"tag": "kit:1 kit:2", "rmi": "kit:1", "prune": "dangling"} {
 		if err := os.WriteFile(m.Path("ctl", file), []byte(text+"\n"), 0); !errors.Is(err, unix.EOPNOTSUPP) {
 			t.Errorf("ctl/%s: %v, want EOPNOTSUPP", file, err)
+		}
+		if last := m.Read(t, "ctl/last"); !strings.Contains(last, "use docker") {
+			t.Errorf("ctl/%s: %s", file, last)
 		}
 	}
 	if !d.Has("kit:1") || d.Has("kit:2") {
 		t.Error("what failed was done")
 	}
+}
+
+// live29 has a daemon make changes, on the command line, in ctl/ and by names of the tree.
+func live29(t *testing.T, d *harness.Docker, s harness.Imagefs, m *harness.Mount) {
+	agree := func(t *testing.T) {
+		t.Helper()
+		want, got := lists29(t, d, s)
+		harness.Same(t, "imagefs images and docker images", want, got)
+		for _, i := range images29(t, d) {
+			if i.ref != "" {
+				repo, tag := split(i.ref)
+				shows(t, m, "images/"+repo+"/"+tag, true)
+			}
+			i.check(t, m, i.ref == "kit:1")
+		}
+	}
+	same := func(t *testing.T, a, b string) {
+		t.Helper()
+		if x, y := d.ID(t, a), d.ID(t, b); x != y {
+			t.Errorf("%s is %s, %s is %s", a, x, b, y)
+		}
+	}
+	ctl := func(t *testing.T, file, text string, want error) {
+		t.Helper()
+		if err := os.WriteFile(m.Path("ctl", file), []byte(text+"\n"), 0); !errors.Is(err, want) {
+			t.Errorf("%s %s: %v, want %v\n%s", file, text, err, want, m.Read(t, "ctl/last"))
+		}
+	}
+	try := func(t *testing.T, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, m.Read(t, "ctl/last"))
+		}
+	}
+	ours := func(ref string) string { return strings.TrimSpace(s.Run(t, "inspect", "-f", "{{.Id}}", ref)) }
+
+	t.Run("tag", func(t *testing.T) {
+		s.Run(t, "tag", "kit:1", "kit:2")
+		same(t, "kit:1", "kit:2")
+		ctl(t, "tag", "odd:1 localhost:5000/deep/er:x", nil)
+		same(t, "odd:1", "localhost:5000/deep/er:x")
+		ctl(t, "tag", "odd:1 kit:2", nil)
+		same(t, "odd:1", "kit:2")
+		s.Run(t, "tag", multi29, "team/multi:2") // both platforms
+		same(t, multi29, "team/multi:2")
+		ctl(t, "tag", "nosuch:1 odd:3", unix.ENOENT)
+		agree(t)
+	})
+	t.Run("a platform", func(t *testing.T) {
+		other := ""
+		for _, id := range harness.Lines(s.Run(t, "images", "-aq", "--no-trunc")) {
+			if strings.TrimSpace(s.Run(t, "inspect", "-f", "{{.Architecture}}", id)) == "arm64" {
+				other = id
+			}
+		}
+		if other == "" {
+			t.Fatal("there is no image of another platform")
+		}
+		for _, args := range [][]string{{"tag", other, "arm:1"}, {"rmi", other}} {
+			if code, said := s.Fail(t, args...); code != 1 || !strings.Contains(said, "goes with that") || strings.Count(said, "\n") != 1 {
+				t.Errorf("%q: %d %q", args, code, said)
+			}
+		}
+	})
+	t.Run("untag", func(t *testing.T) {
+		try(t, os.Remove(m.Path("images/kit/2")))
+		shows(t, m, "images/kit/2", false)
+		s.Run(t, "rmi", "team/multi:2")
+		if d.Has("kit:2") || d.Has("team/multi:2") || !d.Has(multi29) {
+			t.Error("kit:2 or team/multi:2 is there, or team/multi:1 is not")
+		}
+		// The only name, while a container uses the image.
+		id, was := d.ID(t, "kit:1"), ours("kit:1")
+		c := strings.TrimSpace(d.Run(t, "create", "kit:1", "/x"))
+		try(t, os.Remove(m.Path("images/kit/1")))
+		shows(t, m, "images/kit/1", false)
+		if d.Has("kit:1") || d.ID(t, id) != id || ours(id) != was {
+			t.Error("the image went with its name, or the name stayed")
+		}
+		d.Run(t, "rm", c)
+		try(t, os.MkdirAll(m.Path("images/kit"), 0o755))
+		try(t, os.Symlink("../../ids/"+was[7:], m.Path("images/kit/1")))
+		same(t, id, "kit:1")
+		agree(t)
+	})
+	t.Run("rename", func(t *testing.T) {
+		s.Run(t, "tag", "odd:1", "a:x")
+		try(t, os.MkdirAll(m.Path("images/b"), 0o755))
+		try(t, os.Rename(m.Path("images/a/x"), m.Path("images/b/y")))
+		same(t, "odd:1", "b:y")
+		if d.Has("a:x") {
+			t.Error("a:x is still there")
+		}
+		s.Run(t, "rmi", "b:y")
+		agree(t)
+	})
+	t.Run("load", func(t *testing.T) { load29(t, d, s, m, agree) })
+	t.Run("rmi", func(t *testing.T) {
+		id := d.ID(t, "odd:1")
+		ctl(t, "rmi", id, unix.EBUSY) // names in several repositories
+		if _, said := s.Fail(t, "rmi", id); !strings.Contains(said, "must be forced") || strings.Count(said, "\n") != 1 {
+			t.Errorf("%q", said)
+		}
+		c := strings.TrimSpace(d.Run(t, "create", "kit:1", "/x"))
+		ctl(t, "rmi", "kit:1", unix.EBUSY)
+		d.Run(t, "rm", c)
+		was := ours("kit:1")
+		if out := s.Run(t, "rmi", "kit:1"); !strings.Contains(out, "Untagged: kit:1\nDeleted: "+was+"\n") {
+			t.Errorf("%s", out)
+		}
+		ctl(t, "rmi", "kit:1", unix.ENOENT)
+		shows(t, m, "images/kit/1", false)
+		agree(t)
+	})
+	t.Run("prune", func(t *testing.T) {
+		d.Run(t, "tag", "odd:1", "lost:1")
+		root := filepath.Join(t.TempDir(), "root.tar")
+		try(t, os.WriteFile(root, storetest.Files("lost=1"), 0o600))
+		s.Run(t, "import", root, "lost:2")
+		d.Run(t, "tag", "odd:1", "lost:2") // its only name
+		for _, args := range [][]string{{"prune"}, {"prune", "-a"}} {
+			c := strings.TrimSpace(d.Run(t, "create", multi29, "/x"))
+			images := s.Run(t, "images", "-aq", "--no-trunc")
+			// Of layers BuildKit's cache may keep some, of which no image knows.
+			told := func(text string) []string {
+				return slices.DeleteFunc(harness.Lines(text), func(l string) bool {
+					id, deleted := strings.CutPrefix(l, "deleted: ")
+					return !strings.HasPrefix(l, "untagged: ") && (!deleted || !strings.Contains(images, id))
+				})
+			}
+			foretold := told(s.Run(t, append(args, "--dry-run")...))
+			done := told(s.Run(t, append(args, "-f")...))
+			harness.Same(t, "a prune and its dry run", foretold, done)
+			if len(done) == 0 {
+				t.Errorf("%q: nothing was done", args)
+			}
+			d.Run(t, "rm", c)
+			want, got := lists29(t, d, s)
+			harness.Same(t, "imagefs images and docker images", want, got)
+		}
+		if !d.Has(multi29) || d.Has("odd:1") {
+			t.Error("what a container used is gone, or what none used is not")
+		}
+	})
+}
+
+// load29 loads one image in all forms into a living daemon.
+func load29(t *testing.T, d *harness.Docker, s harness.Imagefs, m *harness.Mount, agree func(*testing.T)) {
+	dir := t.TempDir()
+	forms := map[string][]string{
+		"docker.tar": nil, "docker.tar.zst": {"--compress", "zstd"}, "oci.tar.gz": {"--format", "oci", "--compress", "gzip"}, "layout": {"--format", "oci-dir"},
+	}
+	for name, args := range forms {
+		s.Run(t, append([]string{"save", "-q", "-o", filepath.Join(dir, name), "kit:1"}, args...)...)
+	}
+	want := strings.TrimSpace(s.Run(t, "inspect", "-f", "{{.Id}}", "kit:1"))
+	for name := range forms {
+		t.Run(name, func(t *testing.T) {
+			d.Run(t, "rmi", "kit:1")
+			if p := filepath.Join(dir, name); strings.HasPrefix(name, "docker") {
+				harness.Run(t, "cp", p, m.Path("ctl/load")) // streamed
+			} else if err := os.WriteFile(m.Path("ctl/load"), []byte(p+"\n"), 0); err != nil {
+				t.Fatalf("%v\n%s", err, m.Read(t, "ctl/last"))
+			}
+			if got := strings.TrimSpace(s.Run(t, "inspect", "-f", "{{.Id}}", "kit:1")); got != want {
+				t.Errorf("kit:1 is %s, was %s", got, want)
+			}
+			agree(t)
+		})
+	}
+	t.Run("cut", func(t *testing.T) {
+		d.Run(t, "rmi", "kit:1")
+		b, err := os.ReadFile(filepath.Join(dir, "docker.tar"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := filepath.Join(dir, "cut.tar")
+		if err := os.WriteFile(p, b[:len(b)/2], 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if code, said := s.Fail(t, "load", "-q", "-i", p); code != 1 || !strings.Contains(said, "truncated") {
+			t.Errorf("%d %q", code, said)
+		}
+		if d.Has("kit:1") {
+			t.Error("there is an image of a cut archive")
+		}
+		if out := s.Run(t, "load", "-q", "-i", filepath.Join(dir, "docker.tar")); out != "Loaded image: kit:1\n" {
+			t.Errorf("%q", out)
+		}
+		agree(t)
+	})
+	t.Run("nothing written", func(t *testing.T) { nothingWritten(t, s.Store, s, d) })
 }
 
 // With a storage driver Docker 29 keeps its images as older ones do, and makes the changes that it is asked for.

@@ -23,6 +23,11 @@ type catalog struct {
 	ids    []digest.Digest // sorted
 	images map[digest.Digest]*entry
 	spaces []string // all namespaces, sorted
+
+	records []record
+	found   []*target         // what each record leads to; nil for one that leads to no image
+	of      map[string]int    // reference as it is shown → its record
+	prefix  map[string]string // namespace → first component of the names in it, "" for none
 }
 
 // entry is an image of a catalog.
@@ -68,6 +73,18 @@ type target struct {
 	digests map[digest.Digest]digest.Digest // of indexes and manifests → image ID
 }
 
+// all returns the images of all platforms, the chosen one first.
+func (t *target) all() []digest.Digest {
+	out := []digest.Digest{t.chosen}
+	for _, id := range t.digests {
+		if !slices.Contains(out, id) {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out[1:])
+	return out
+}
+
 // catalog returns what the store has now, read anew if the database was changed.
 // What it returns must not be changed.
 func (s *Store) catalog(ctx context.Context) (*catalog, error) {
@@ -83,16 +100,15 @@ func (s *Store) catalog(ctx context.Context) (*catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := builder{s: s, ctx: ctx, c: &catalog{at: at, images: map[digest.Digest]*entry{}, spaces: spaces},
+	b := builder{s: s, ctx: ctx, c: &catalog{at: at, images: map[digest.Digest]*entry{}, spaces: spaces, records: records, found: make([]*target, len(records))},
 		targets: map[digest.Digest]*target{}, seen: map[digest.Digest]bool{}, said: map[string]bool{}}
-	found := make([]*target, len(records))
 	for i, r := range records {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		found[i] = b.record(r)
+		b.c.found[i] = b.record(r)
 	}
-	b.c.nameImages(records, found, b.say)
+	b.c.nameImages(b.say)
 	b.c.ids = slices.Sorted(maps.Keys(b.c.images))
 	for d := range s.parsed {
 		if !b.seen[d] {

@@ -121,7 +121,9 @@ func under(prefix, repo string) string {
 
 // nameImages gives images the names of the records that lead to them. log hears
 // of the records that give none.
-func (c *catalog) nameImages(records []record, found []*target, log func(msg string, r record)) {
+func (c *catalog) nameImages(log func(msg string, r record)) {
+	records, found := c.records, c.found
+	c.of = map[string]int{}
 	c.names = store.Names{Tags: map[string]digest.Digest{}, Digests: map[string]digest.Digest{}, Aliases: map[digest.Digest]digest.Digest{}}
 	used := map[string]bool{}
 	for i, r := range records {
@@ -135,10 +137,10 @@ func (c *catalog) nameImages(records []record, found []*target, log func(msg str
 			}
 		}
 	}
-	prefix := prefixes(slices.Sorted(maps.Keys(used)))
+	c.prefix = prefixes(slices.Sorted(maps.Keys(used)))
 	late := map[int]familiar{}
 	add := func(i int, f familiar) {
-		repo := under(prefix[records[i].space], f.repo)
+		repo := under(c.prefix[records[i].space], f.repo)
 		if f.tag != "" {
 			ref := repo + ":" + f.tag
 			if _, ok := store.Canonical(ref); !ok {
@@ -147,15 +149,20 @@ func (c *catalog) nameImages(records []record, found []*target, log func(msg str
 				log("two images come to the same name", records[i])
 			} else {
 				c.names.Tags[ref] = found[i].chosen
+				c.of[ref] = i
 			}
 		}
 		for d, id := range found[i].digests {
 			ref := repo + "@" + string(d)
 			if _, taken := c.names.Digests[ref]; taken {
+				if d == records[i].target.Digest {
+					c.of[ref] = i // an engine knows it by this one
+				}
 				continue
 			}
 			if _, ok := store.Canonical(ref); ok {
 				c.names.Digests[ref] = id
+				c.of[ref] = i
 			}
 		}
 	}

@@ -20,7 +20,8 @@ func named(records ...record) store.Names {
 		id := digest.FromString(r.space + " " + r.name)
 		found = append(found, &target{chosen: id, digests: map[digest.Digest]digest.Digest{digest.FromString("manifest of " + r.name): id}})
 	}
-	c.nameImages(records, found, func(string, record) {})
+	c.records, c.found = records, found
+	c.nameImages(func(string, record) {})
 	return c.names
 }
 

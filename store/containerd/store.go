@@ -24,6 +24,8 @@ type Options struct {
 	// Memory and Disk bound decompressed data, in bytes, as blob.Options has them.
 	Memory, Disk int64
 	Lazy         bool         // read layers that have no index as they are looked into, and index them later
+	ReadOnly     bool         // never ask a Docker daemon for a change
+	Hosts        []string     // where to ask the Docker daemon that has its images here (package api, New), in this order; nil: api.Usual
 	Log          *slog.Logger // nil: silent
 }
 
@@ -41,6 +43,7 @@ const (
 type Store struct {
 	root  *beneath.Root
 	path  string
+	opts  Options
 	log   *slog.Logger
 	set   *unpacked.Set
 	blobs *blob.Cache
@@ -71,13 +74,13 @@ func Open(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{root: r, path: r.Name(), log: o.Log, parsed: map[digest.Digest]*document{}, layers: map[digest.Digest]*layerRec{}}
-	live, err := s.checkDatabases()
+	s := &Store{root: r, path: r.Name(), opts: o, log: o.Log, parsed: map[digest.Digest]*document{}, layers: map[digest.Digest]*layerRec{}}
+	running, err := s.checkDatabases()
 	if err != nil {
 		r.Close()
 		return nil, err
 	}
-	if live {
+	if running {
 		s.log.Info("a containerd is running on the store: its databases are read without their lock", "store", s.path)
 	}
 	s.set = &unpacked.Set{Path: s.path, Cache: o.Cache, Lazy: o.Lazy, Log: o.Log}

@@ -65,33 +65,44 @@ type remover interface {
 	store.Remover
 }
 
+// Able returns why a store cannot be pruned, nil if it is worth trying.
+func Able(st store.Store) error {
+	_, err := able(st)
+	return err
+}
+
 // able returns the stores that can be pruned, or why none can.
 func able(st store.Store) ([]remover, error) {
-	p, ok := st.(store.Parter)
-	if !ok {
-		if r, ok := st.(remover); ok {
-			return []remover{r}, nil
-		}
-		return nil, store.Cannot(st, "remove images")
+	parts := []store.Part{{Store: st}}
+	if p, ok := st.(store.Parter); ok {
+		parts = p.Parts()
 	}
 	var out []remover
 	var why error
-	for _, part := range p.Parts() {
+	for _, part := range parts {
 		r, ok := part.Store.(remover)
-		switch {
-		case ok && part.Fixed == "":
+		if !ok {
+			continue
+		}
+		var err error
+		if part.Fixed != "" {
+			err = fmt.Errorf("the store %s at %s is only read; %s: %w", part.Name, part.Path, part.Fixed, store.ErrReadOnly)
+		} else {
+			err = store.Unable(part.Store)
+		}
+		if err == nil {
 			out = append(out, r)
-		case ok && why == nil:
-			why = fmt.Errorf("the store %s at %s is only read; %s: %w", part.Name, part.Path, part.Fixed, store.ErrReadOnly)
+		} else if why == nil {
+			why = err
 		}
 	}
-	if len(out) == 0 && why == nil {
+	switch {
+	case len(out) > 0:
+		return out, nil
+	case why == nil:
 		why = store.Cannot(st, "remove images")
 	}
-	if len(out) > 0 {
-		why = nil
-	}
-	return out, why
+	return nil, why
 }
 
 // candidate is an image that may go.

@@ -78,12 +78,19 @@ func Odd() []Held {
 // Fill loads images into a store.
 func Fill(t testing.TB, dst store.Ingester, images ...Image) {
 	t.Helper()
-	ctx := context.Background()
-	in, err := dst.Ingest(ctx)
+	in, err := dst.Ingest(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer in.Abort()
+	if err := Commit(in, images...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Commit makes images in a load.
+func Commit(in store.Ingest, images ...Image) (err error) {
+	ctx := context.Background()
 	staged := map[digest.Digest]store.Staged{}
 	var all []store.NewImage
 	for _, img := range images {
@@ -95,7 +102,7 @@ func Fill(t testing.TB, dst store.Ingester, images ...Image) {
 			if !in.HasLayer(chain) {
 				if staged[chain] == nil {
 					if staged[chain], err = in.Unpack(ctx, bytes.NewReader(l)); err != nil {
-						t.Fatalf("unpack layer %d of %q: %v", i, img.Names, err)
+						return fmt.Errorf("unpack layer %d of %q: %w", i, img.Names, err)
 					}
 				}
 				nl.Staged = staged[chain]
@@ -104,7 +111,5 @@ func Fill(t testing.TB, dst store.Ingester, images ...Image) {
 		}
 		all = append(all, n)
 	}
-	if err := in.Commit(ctx, all); err != nil {
-		t.Fatal(err)
-	}
+	return in.Commit(ctx, all)
 }

@@ -34,16 +34,18 @@ func cannot(p store.Part, do string) error {
 }
 
 // able returns the ability of a part, or why it cannot be used.
-func able[T any](p store.Part, do string) (T, error) {
-	t, ok := p.Store.(T)
+func able[T any](p store.Part, do string) (t T, err error) {
+	ability, ok := p.Store.(T)
 	switch {
 	case !ok:
 		return t, cannot(p, do)
 	case p.Fixed != "":
-		var none T
-		return none, fixed(p)
+		return t, fixed(p)
 	}
-	return t, nil
+	if err := store.Unable(p.Store); err != nil {
+		return t, err
+	}
+	return ability, nil
 }
 
 // Tag implements store.Tagger: the name is made in the first part that has the

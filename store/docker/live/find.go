@@ -5,6 +5,7 @@ package live
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -76,6 +77,33 @@ func Open(view, path string) (int, error) {
 	}
 	defer unix.Close(v)
 	return unix.Openat2(v, filepath.Clean(path), &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+}
+
+// Listener returns the ID of the process that listens on the socket that is at a
+// path for a process whose root is view.
+func Listener(view, path string) (pid int, err error) {
+	at, err := Open(view, path)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(at)
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(s)
+	// The path itself may be too long for a socket's address.
+	if err := unix.Connect(s, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", at)}); err != nil {
+		return 0, fmt.Errorf("connect: %w", err)
+	}
+	cred, err := unix.GetsockoptUcred(s, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return 0, err
+	}
+	if cred.Pid <= 0 {
+		return 0, errors.New("it runs outside of this PID namespace")
+	}
+	return int(cred.Pid), nil
 }
 
 // Stat tells what Open opens.

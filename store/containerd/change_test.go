@@ -1,0 +1,455 @@
+package containerd
+
+import (
+	"archive/tar"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	digest "github.com/opencontainers/go-digest"
+	"go.etcd.io/bbolt"
+
+	"imagefs/store"
+	"imagefs/store/storetest"
+)
+
+// fakeDocker is a Docker daemon that has its images in a fakeRoot, with its
+// containerd: the test itself, which has the database open and listens. It does
+// what it is asked to names as Docker does, and notes it.
+type fakeDocker struct {
+	t          *testing.T
+	root       *fakeRoot
+	host       string
+	db         *os.File // of its containerd
+	info       map[string]any
+	containers string                              // what it says of them
+	asked      []string                            // changes, as METHOD path
+	load       func(members map[string][]byte) any // what to say to an archive; nil: it is taken in
+}
+
+// living makes a store that a daemon has its images in: app:1 and team/app:1 of
+// one image, only:1 of another, multi:1 of two platforms, and one of another namespace.
+func living(t *testing.T, spaces ...string) (*Store, *fakeDocker) {
+	t.Helper()
+	r := newRoot(t)
+	shared := app("app:1", "linux/amd64", "x")
+	shared.Names = append(shared.Names, "team/app:1")
+	r.image("moby", shared, storetest.Plain)
+	r.unpack("moby", shared)
+	r.image("moby", app("only:1", "linux/amd64", "y"), storetest.Plain)
+	amd, arm := app("", "linux/amd64", "multi"), app("", "linux/arm64", "multi")
+	r.name("moby", "docker.io/library/multi:1", r.layout.SubIndex(
+		r.layout.Manifest(amd, storetest.Plain).For(amd.Platform), r.layout.Manifest(arm, storetest.Plain).For(arm.Platform)))
+	for _, space := range spaces {
+		r.image(space, app("foreign:1", "linux/amd64", space), storetest.Plain)
+	}
+	s := open(t, r.write(), Options{})
+	d := &fakeDocker{t: t, root: r, containers: "[]"}
+	d.host = storetest.ServeSocket(t, d)
+	var err error
+	if d.db, err = os.Open(filepath.Join(r.dir, metaFile)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.db.Close() })
+	d.info = map[string]any{
+		"ID": "i", "Name": "n", "Driver": "overlayfs", "DockerRootDir": "/var/lib/docker", "DriverStatus": [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
+		"Containerd": map[string]any{"Address": strings.TrimPrefix(d.host, "unix://"), "Namespaces": map[string]string{"Containers": "moby"}},
+	}
+	s.opts.Hosts = []string{d.host}
+	return s, d
+}
+
+// update changes the image records.
+func (d *fakeDocker) update(change func(images *bbolt.Bucket) error) {
+	db := d.root.database(metaFile)
+	err := db.Update(func(tx *bbolt.Tx) error { return change(at(tx, version, "moby", "images")) })
+	if err = errors.Join(err, db.Close()); err != nil {
+		d.t.Error(err)
+	}
+}
+
+// name lets a name lead to a target.
+func name(images *bbolt.Bucket, name, target string) error {
+	b, err := images.CreateBucketIfNotExists([]byte(name))
+	if err == nil {
+		b, err = b.CreateBucketIfNotExists([]byte("target"))
+	}
+	if err != nil {
+		return err
+	}
+	return put(b, "digest", []byte(target), "mediatype", []byte(storetest.TypeManifest), "size", binary.AppendVarint(nil, 1))
+}
+
+// targets returns what each name leads to.
+func targets(images *bbolt.Bucket) map[string]string {
+	out := map[string]string{}
+	_ = images.ForEachBucket(func(k []byte) error {
+		out[string(k)] = string(images.Bucket(k).Bucket([]byte("target")).Get([]byte("digest")))
+		return nil
+	})
+	return out
+}
+
+func (d *fakeDocker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/info":
+		_ = json.NewEncoder(w).Encode(d.info)
+		return
+	case "/containers/json":
+		fmt.Fprint(w, d.containers)
+		return
+	}
+	asked, _ := url.PathUnescape(r.Method + " " + r.URL.String())
+	d.asked = append(d.asked, asked)
+	image := strings.TrimPrefix(r.URL.Path, "/images/")
+	switch {
+	case image == "load":
+		members := map[string][]byte{}
+		for in := tar.NewReader(r.Body); ; {
+			h, err := in.Next()
+			if err != nil {
+				break
+			}
+			members[h.Name], _ = io.ReadAll(in)
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		if d.load != nil {
+			_ = json.NewEncoder(w).Encode(d.load(members))
+			return
+		}
+		d.take(members)
+	case r.Method == http.MethodPost:
+		d.update(func(images *bbolt.Bucket) error {
+			return name(images, "docker.io/"+library(r.URL.Query().Get("repo"))+":"+r.URL.Query().Get("tag"), strings.TrimSuffix(image, "/tag"))
+		})
+	default:
+		var out []map[string]string
+		d.update(func(images *bbolt.Bucket) error {
+			all := targets(images)
+			target, named := all[image]
+			if !named {
+				target = image
+			}
+			others := 0
+			for n, t := range all {
+				switch {
+				case t != target:
+				case named && n != image:
+					others++
+				default:
+					out = append(out, map[string]string{"Untagged": strings.TrimPrefix(strings.TrimPrefix(n, "docker.io/"), "library/")})
+					if err := images.DeleteBucket([]byte(n)); err != nil {
+						return err
+					}
+				}
+			}
+			if others == 0 {
+				out = append(out, map[string]string{"Deleted": target})
+			}
+			return nil
+		})
+		_ = json.NewEncoder(w).Encode(out)
+	}
+}
+
+func library(repo string) string {
+	if strings.Contains(repo, "/") {
+		return repo
+	}
+	return "library/" + repo
+}
+
+// take takes an archive of docker save's form in.
+func (d *fakeDocker) take(members map[string][]byte) {
+	var saved []struct {
+		Config           string
+		RepoTags, Layers []string
+	}
+	if err := json.Unmarshal(members["manifest.json"], &saved); err != nil {
+		d.t.Error(err)
+	}
+	for _, i := range saved {
+		m := storetest.Manifest{SchemaVersion: 2, MediaType: storetest.TypeManifest, Config: d.root.layout.Blob(storetest.TypeConfig, members[i.Config])}
+		for _, l := range i.Layers {
+			if members[l] == nil {
+				d.t.Errorf("the layer %s is not in the archive", l)
+			}
+			m.Layers = append(m.Layers, d.root.layout.Blob(storetest.TypeLayer, members[l]))
+		}
+		target := d.root.layout.JSON(storetest.TypeManifest, m)
+		d.root.images = nil // the others are there
+		d.root.write()
+		d.update(func(images *bbolt.Bucket) error {
+			for _, n := range i.RepoTags {
+				full, _ := store.Canonical(n)
+				if old := targets(images)[full]; old != "" {
+					if err := name(images, "moby-dangling@"+old, old); err != nil {
+						return err
+					}
+				}
+				if err := name(images, full, string(target.Digest)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// was checks what the daemon was asked, and forgets it.
+func (d *fakeDocker) was(what string, want ...string) {
+	d.t.Helper()
+	if !slices.Equal(d.asked, want) {
+		d.t.Errorf("%s: the daemon was asked\n\t%q, want\n\t%q", what, d.asked, want)
+	}
+	d.asked = nil
+}
+
+// known returns the digest by which the daemon knows an image.
+func (d *fakeDocker) known(full string) (target string) {
+	d.update(func(images *bbolt.Bucket) error { target = targets(images)[full]; return nil })
+	return target
+}
+
+func TestLiveNames(t *testing.T) {
+	s, d := living(t)
+	ids := names(t, s).Tags
+	known := d.known("docker.io/library/app:1")
+	if err := s.Tag(background, "localhost:5000/x/y:2", ids["app:1"]); err != nil {
+		t.Error(err)
+	}
+	d.was("tag", "POST /images/"+known+"/tag?repo=localhost:5000/x/y&tag=2")
+	if err := s.Tag(background, "multi:2", ids["multi:1"]); err != nil || d.known("docker.io/library/multi:2") != d.known("docker.io/library/multi:1") {
+		t.Errorf("a tag of several platforms: %v", err)
+	}
+	d.asked = nil
+	if err := s.Untag(background, "team/app:1"); err != nil {
+		t.Error(err)
+	}
+	d.was("untag", "DELETE /images/docker.io/team/app:1?noprune=1")
+	if err := s.Rename(background, map[string]string{"app:1": "only:1", "only:1": "app:1"}); err != nil {
+		t.Error(err)
+	}
+	if n := names(t, s).Tags; n["app:1"] != ids["only:1"] || n["only:1"] != ids["app:1"] {
+		t.Errorf("names that were exchanged: %v", n)
+	}
+	if err := s.Rename(background, map[string]string{"multi:2": "multi:3"}); err != nil {
+		t.Error(err)
+	}
+	if n := names(t, s).Tags; n["multi:3"] != ids["multi:1"] || n["multi:2"] != "" {
+		t.Errorf("a name that was moved: %v", n)
+	}
+	d.asked = nil
+	for what, c := range map[string]struct {
+		err  error
+		want error
+	}{
+		"tag of no image":     {s.Tag(background, "x:1", digest.FromString("x")), store.ErrNotFound},
+		"tag without a tag":   {s.Tag(background, "x", ids["app:1"]), store.ErrInvalid},
+		"untag of no name":    {s.Untag(background, "no:1"), store.ErrNotFound},
+		"untag of a digest":   {s.Untag(background, "only@"+known), store.ErrUnsupported},
+		"rename of no name":   {s.Rename(background, map[string]string{"no:1": "x:1"}), store.ErrNotFound},
+		"rename to no name":   {s.Rename(background, map[string]string{"app:1": "X"}), store.ErrInvalid},
+		"removal of no image": {second(s.Remove(background, "no:1", true)), store.ErrNotFound},
+	} {
+		if !errors.Is(c.err, c.want) {
+			t.Errorf("%s: %v, want %v", what, c.err, c.want)
+		}
+	}
+	d.was("what cannot be")
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// The last name goes to an image without layers, which is removed by its own ID.
+func TestLiveUntagLast(t *testing.T) {
+	s, d := living(t)
+	id := names(t, s).Tags["only:1"]
+	if err := s.Untag(background, "only:1"); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.asked) != 2 || d.asked[0] != "POST /images/load?quiet=1" || !strings.HasPrefix(d.asked[1], "DELETE /images/sha256:") || !strings.HasSuffix(d.asked[1], "?force=1") {
+		t.Errorf("the daemon was asked %q", d.asked)
+	}
+	n := names(t, s)
+	if n.Tags["only:1"] != "" {
+		t.Error("the name is still there")
+	}
+	contains(t, get(t, s, id), "app", "y")
+	if ids, err := s.IDs(background); err != nil || len(ids) != 4 {
+		t.Errorf("%q %v: the empty image stayed", ids, err)
+	}
+	if err := s.Tag(background, "again:1", id); err != nil || names(t, s).Tags["again:1"] != id {
+		t.Errorf("a name for an image that had none: %v", err)
+	}
+	d.load = func(map[string][]byte) any { return map[string]string{"error": "no room"} }
+	if err := s.Untag(background, "again:1"); err == nil || !strings.Contains(err.Error(), "no room") {
+		t.Error(err)
+	}
+}
+
+func TestLiveRemove(t *testing.T) {
+	s, d := living(t)
+	ids := names(t, s).Tags
+	before, err := s.IDs(background)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foretold, errs, err := s.Preview(background, store.Removal{Ref: "team/app:1", Still: ids["app:1"]}, store.Removal{Ref: "app:1"},
+		store.Removal{Ref: string(ids["multi:1"])}, store.Removal{Ref: "only:1", Still: ids["app:1"]}, store.Removal{Ref: "app:1"})
+	if err != nil || errs[0] != nil || errs[1] != nil || errs[2] != nil || !errors.Is(errs[3], store.ErrNotFound) || !errors.Is(errs[4], store.ErrNotFound) {
+		t.Fatalf("%v %v", errs, err)
+	}
+	d.was("preview")
+	known := d.known("docker.io/library/app:1")
+	d.containers = `[{"Id":"0123456789abcdef","ImageID":"` + known + `"}]`
+	if _, errs, err := s.Preview(background, store.Removal{Ref: string(ids["app:1"])}, store.Removal{Ref: "team/app:1"}, store.Removal{Ref: "app:1"}); err != nil ||
+		!errors.Is(errs[0], store.ErrBusy) || errs[1] != nil || !errors.Is(errs[2], store.ErrBusy) || !strings.Contains(errs[2].Error(), "0123456789ab is") {
+		t.Errorf("of a container's image: %v %v", errs, err)
+	}
+	var arm digest.Digest
+	for _, id := range before {
+		if !slices.Contains(slices.Collect(maps.Values(ids)), id) {
+			arm = id
+		}
+	}
+	for _, what := range []string{string(arm), "multi@" + manifestOf(t, s, arm)} {
+		if _, err := s.Remove(background, what, true); !errors.Is(err, store.ErrNotFound) || !strings.Contains(err.Error(), "goes with that") {
+			t.Errorf("one platform of several: %v", err)
+		}
+	}
+	d.was("what cannot be removed")
+	// What is left on disk is not what the store has any more.
+	for n, ref := range []string{"team/app:1", "app:1", string(ids["multi:1"])} {
+		got, err := s.Remove(background, ref, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.asked = nil
+		onlyImages := func(r []digest.Digest) []digest.Digest {
+			return slices.DeleteFunc(slices.Clone(r), func(d digest.Digest) bool { return !slices.Contains(before, d) })
+		}
+		if want := foretold[n]; !slices.Equal(got.Untagged, want.Untagged) || !slices.Equal(onlyImages(got.Deleted), onlyImages(want.Deleted)) {
+			t.Errorf("%s: %+v, foretold %+v", ref, got, want)
+		}
+	}
+	if got := foretold[1].Deleted; len(got) != 2 || got[0] != ids["app:1"] { // the lower layer is others' too
+		t.Errorf("deleted with app:1: %q", got)
+	}
+	if got := foretold[2].Deleted; len(got) < 2 || got[0] != ids["multi:1"] || !slices.Contains(got, arm) {
+		t.Errorf("deleted with multi:1: %q", got)
+	}
+	if left, err := s.IDs(background); err != nil || !slices.Equal(left, []digest.Digest{ids["only:1"]}) {
+		t.Errorf("%q %v are left", left, err)
+	}
+}
+
+// manifestOf returns the digest of an image's manifest.
+func manifestOf(t *testing.T, s *Store, id digest.Digest) string {
+	t.Helper()
+	return string(digest.FromBytes(get(t, s, id).(store.Manifester).RawManifest()))
+}
+
+func TestLiveLoad(t *testing.T) {
+	s, d := living(t)
+	img := app("new:1", "linux/amd64", "z")
+	storetest.Fill(t, s, img)
+	d.was("load", "POST /images/load?quiet=1")
+	contains(t, get(t, s, img.ID()), "app", "z")
+	if names(t, s).Tags["new:1"] != img.ID() {
+		t.Error("the image has no name")
+	}
+	d.load = func(map[string][]byte) any { return map[string]string{"stream": "Loaded"} }
+	in, err := s.Ingest(background)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Abort()
+	lost := app("lost:1", "linux/amd64", "lost")
+	if err := storetest.Commit(in, lost); err == nil || !strings.Contains(err.Error(), "is not there") {
+		t.Errorf("an image that did not come: %v", err)
+	}
+	d.info["DriverStatus"] = nil
+	if err := storetest.Commit(in, lost); !errors.Is(err, store.ErrBusy) {
+		t.Errorf("a daemon that is none any more: %v", err)
+	}
+}
+
+// With images of several namespaces names start with them, and only Docker's are its own to change.
+func TestLiveNamespaces(t *testing.T) {
+	s, d := living(t, "k8s.io")
+	n := names(t, s).Tags
+	if err := s.Tag(background, "moby/app:2", n["moby/app:1"]); err != nil || d.known("docker.io/library/app:2") == "" {
+		t.Error(err)
+	}
+	if got, err := s.Remove(background, "moby/app:2", false); err != nil || !slices.Equal(got.Untagged, []string{"moby/app:2"}) {
+		t.Errorf("%+v %v", got, err)
+	}
+	if err := s.Untag(background, "moby/only:1"); err != nil || names(t, s).Tags["moby/only:1"] != "" {
+		t.Error(err)
+	}
+	d.asked = nil
+	for what, err := range map[string]error{
+		"tag":    s.Tag(background, "moby/x:1", n["k8s.io/foreign:1"]),
+		"untag":  s.Untag(background, "k8s.io/foreign:1"),
+		"rename": s.Rename(background, map[string]string{"k8s.io/foreign:1": "moby/x:1"}),
+		"remove": second(s.Remove(background, "k8s.io/foreign:1", false)),
+		"by ID":  second(s.Remove(background, string(n["k8s.io/foreign:1"]), true)),
+	} {
+		if !errors.Is(err, store.ErrUnsupported) || !strings.Contains(err.Error(), "namespace k8s.io, Docker's is moby") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := s.Tag(background, "x:1", n["moby/app:1"]); !errors.Is(err, store.ErrInvalid) || !strings.Contains(err.Error(), "start with moby/") {
+		t.Error(err)
+	}
+	d.was("what is not Docker's")
+}
+
+// A daemon that is not shown to have its images here is not asked.
+func TestLiveOthers(t *testing.T) {
+	for says, change := range map[string]func(s *Store, d *fakeDocker){
+		"keeps its images below":                    func(_ *Store, d *fakeDocker) { d.info["DriverStatus"] = [][2]string{{"Backing Filesystem", "extfs"}} },
+		"does not say where its containerd answers": func(_ *Store, d *fakeDocker) { delete(d.info, "Containerd") },
+		"no such file": func(_ *Store, d *fakeDocker) {
+			d.info["Containerd"] = map[string]any{"Address": "/nope", "Namespaces": map[string]string{"Containers": "moby"}}
+		},
+		"another store": func(_ *Store, d *fakeDocker) { d.db.Close() },
+		"--docker-host": func(s *Store, _ *fakeDocker) { s.opts.Hosts = []string{"unix:///nope"} },
+		"which imagefs only reads: use docker, nerdctl": func(s *Store, _ *fakeDocker) { s.opts.Hosts = nil; t.Setenv("DOCKER_HOST", "unix:///nope") },
+		"was opened read-only":                          func(s *Store, _ *fakeDocker) { s.opts.ReadOnly = true },
+	} {
+		s, d := living(t)
+		id := names(t, s).Tags["app:1"]
+		if st := s.State(); st.Fixed != nil {
+			t.Errorf("before: %v", st.Fixed)
+		}
+		change(s, d)
+		want := store.ErrUnsupported
+		if s.opts.ReadOnly {
+			want = store.ErrReadOnly
+		}
+		for what, err := range map[string]error{
+			"tag": s.Tag(background, "x:1", id), "untag": s.Untag(background, "app:1"), "rename": s.Rename(background, map[string]string{"app:1": "x:1"}),
+			"remove": second(s.Remove(background, "app:1", true)), "load": second(s.Ingest(background)), "state": s.State().Fixed,
+		} {
+			if !errors.Is(err, want) || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %s: %v", says, what, err)
+			}
+		}
+		if _, _, err := s.Preview(background); !errors.Is(err, want) {
+			t.Errorf("%s: preview: %v", says, err)
+		}
+		d.was(says)
+	}
+}
