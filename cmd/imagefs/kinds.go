@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"log/slog"
+	"path/filepath"
 
 	"imagefs/store"
 	"imagefs/store/archive"
@@ -55,7 +57,12 @@ var kinds = []kind{
 		places: []place{{embedded, "/var/lib/imagefs", "imagefs"}, {"docker", "/var/lib/docker", "docker"}},
 		is:     docker.Is,
 		open: func(path string, o openOptions) (store.Store, error) {
-			return docker.Open(path, docker.Options{ReadOnly: o.readOnly, Create: o.create, Cache: o.cache, Lazy: o.lazy, Log: o.log, Hosts: o.dockerHosts})
+			st, err := docker.Open(path, docker.Options{ReadOnly: o.readOnly, Create: o.create, Cache: o.cache, Lazy: o.lazy, Log: o.log, Hosts: o.dockerHosts})
+			if err != nil {
+				return nil, err
+			}
+			warnMoved(st.Root(), o.log)
+			return st, nil
 		},
 	},
 	{
@@ -89,4 +96,22 @@ var kinds = []kind{
 			return archive.Open(path, archive.StoreOptions{Cache: o.cache, Memory: o.memory, Disk: o.disk, Lazy: o.lazy, Log: o.log})
 		},
 	},
+}
+
+// warnMoved tells of images that Docker has in a containerd's store below its
+// data root, beside those of a storage driver: it shows one kind, and since
+// Docker 29 it is mostly the former.
+func warnMoved(dataRoot string, log *slog.Logger) {
+	own := filepath.Join(dataRoot, containerd.Own)
+	if !containerd.Is(own) {
+		return
+	}
+	st, err := containerd.Open(own, containerd.Options{ReadOnly: true})
+	if err != nil {
+		return // nobody asked for it
+	}
+	defer st.Close()
+	if ids, err := st.IDs(context.Background()); err == nil && len(ids) > 0 {
+		log.Warn("the data root has images in containerd's store too; open that to see them", "path", own)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"imagefs/store"
+	"imagefs/store/containerd"
 	"imagefs/store/union"
 )
 
@@ -53,7 +54,7 @@ func (a *app) openStore(o openOptions) (store.Store, error) {
 		a.reading(specs[0].path)
 		st, kind, err := openSpec(specs[0], o)
 		a.kind = kind
-		return st, adviseStore(err, true)
+		return st, adviseStore(err, specs[0].path)
 	case len(specs) > 1:
 		for _, s := range specs {
 			a.reading(s.path)
@@ -94,16 +95,18 @@ func (a *app) dockerHosts() []string {
 	return nil
 }
 
-func adviseStore(err error, named bool) error {
+// adviseStore adds to the error of a store that is not there what to do: at the
+// path that was named, "" if none was.
+func adviseStore(err error, path string) error {
 	if errors.Is(err, store.ErrNotFound) {
-		return advised{err, noStoreAdvice(named)}
+		return advised{err, noStoreAdvice(path)}
 	}
 	return err
 }
 
 func openEmbedded(o openOptions) (store.Store, error) {
 	st, _, err := openSpec(spec{kind: kinds[0].name, path: defaultStore()}, o)
-	return st, adviseStore(err, false)
+	return st, adviseStore(err, "")
 }
 
 // openNamed opens several stores that were named: all of them, or none.
@@ -119,7 +122,7 @@ func openNamed(specs []spec, o openOptions) (store.Store, error) {
 		st, kind, err := openSpec(s, o)
 		if err != nil {
 			closeParts(parts)
-			return nil, adviseStore(fmt.Errorf("store %s: %w", s.name, err), true)
+			return nil, adviseStore(fmt.Errorf("store %s: %w", s.name, err), s.path)
 		}
 		if s.path == defaultStore() {
 			into = s.name
@@ -203,10 +206,23 @@ func roots(st store.Store) []string {
 	return out
 }
 
-func noStoreAdvice(named bool) string {
-	advice := "make one with 'imagefs load -i ARCHIVE'"
-	if named {
+func noStoreAdvice(path string) string {
+	if isDataRoot(path) {
+		const moved = "it is a data root of Docker, which has its images in containerd's store since Docker 29: name that"
+		if beside := filepath.Join(filepath.Dir(path), "containerd"); containerd.Is(beside) {
+			return moved + ", --store " + beside
+		}
+		return moved + "; mostly it is /var/lib/containerd"
+	}
+	const advice = "make one with 'imagefs load -i ARCHIVE'"
+	if path != "" {
 		return advice
 	}
 	return advice + ", or name one with --store"
+}
+
+// isDataRoot tells whether a directory looks like a Docker daemon's data root,
+// wherever that has its images.
+func isDataRoot(path string) bool {
+	return path != "" && exists(filepath.Join(path, "containers")) && exists(filepath.Join(path, "volumes")) && exists(filepath.Join(path, "network"))
 }

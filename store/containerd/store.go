@@ -2,9 +2,7 @@ package containerd
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -59,7 +57,7 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// Open opens the store at root, which is containerd's root directory or the data
+// Open opens the store at or below root: containerd's root directory, or the data
 // root of a Docker daemon that has its containerd's root in it. store.ErrNotFound
 // if there is none, store.ErrCorrupt if its database cannot be read.
 func Open(root string, o Options) (*Store, error) {
@@ -70,9 +68,13 @@ func Open(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := locate(abs)
+	at, err := locate(abs)
 	if err != nil {
 		return nil, err
+	}
+	r, err := beneath.Open(at)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
 	}
 	s := &Store{root: r, path: r.Name(), opts: o, log: o.Log, parsed: map[digest.Digest]*document{}, layers: map[digest.Digest]*layerRec{}}
 	running, err := s.checkDatabases()
@@ -86,32 +88,6 @@ func Open(root string, o Options) (*Store, error) {
 	s.set = &unpacked.Set{Path: s.path, Cache: o.Cache, Lazy: o.Lazy, Log: o.Log}
 	s.blobs = blob.NewCache(blob.Options{Dir: o.Cache, Memory: o.Memory, Disk: o.Disk, Background: o.Lazy, Log: o.Log})
 	return s, nil
-}
-
-// dockersRoot is where a Docker daemon keeps the root of its own containerd.
-const dockersRoot = "containerd/daemon"
-
-// locate opens the root of a store.
-func locate(root string) (*beneath.Root, error) {
-	r, err := beneath.Open(root)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no store at %s: %w", root, store.ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
-	}
-	if _, err := r.Stat(metaFile); err == nil {
-		return r, nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		r.Close()
-		return nil, fmt.Errorf("open store: %w", err)
-	}
-	defer r.Close()
-	// A daemon that keeps its images in image/overlay2 has a containerd as well.
-	if r.Exists(dockersRoot+"/"+metaFile) && !r.IsDir("image/overlay2/imagedb") {
-		return r.Sub(dockersRoot)
-	}
-	return nil, fmt.Errorf("no store at %s: %w", root, store.ErrNotFound)
 }
 
 // Root implements store.Store.

@@ -339,17 +339,38 @@ func TestOpen(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(data, "containerd"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(dir, filepath.Join(data, dockersRoot)); err != nil {
+	if err := os.Rename(dir, filepath.Join(data, Own)); err != nil {
 		t.Fatal(err)
 	}
-	if s := open(t, data, Options{}); s.Root() != filepath.Join(data, dockersRoot) || len(names(t, s).Tags) != 1 {
+	if s := open(t, data, Options{}); s.Root() != filepath.Join(data, Own) || len(names(t, s).Tags) != 1 {
 		t.Errorf("Docker's root: %s", s.Root())
 	}
 	if err := os.MkdirAll(filepath.Join(data, "image/overlay2/imagedb"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(data, Options{}); !errors.Is(err, store.ErrNotFound) {
+	if _, err := Open(data, Options{}); !errors.Is(err, store.ErrNotFound) || Is(data) {
 		t.Errorf("the root of a Docker that has its images elsewhere: %v", err)
+	}
+	for _, p := range []string{Own, filepath.Dir(Own)} {
+		if s := open(t, filepath.Join(data, p), Options{}); len(names(t, s).Tags) != 1 {
+			t.Error("its containerd, by name, has no images")
+		}
+	}
+	// A disk of another machine.
+	disk := t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(disk, "var/lib"), 0o755), os.Rename(filepath.Join(data, Own), filepath.Join(disk, "var/lib/containerd"))); err != nil {
+		t.Fatal(err)
+	}
+	if s := open(t, disk, Options{}); s.Root() != filepath.Join(disk, "var/lib/containerd") || Is(disk) {
+		t.Errorf("a store below: %s", s.Root())
+	}
+	// No link leads out of what was named.
+	out := t.TempDir()
+	if err := os.Symlink(filepath.Join(disk, "var/lib"), filepath.Join(out, "containerd")); err == nil {
+		err = os.Rename(filepath.Join(disk, "var/lib/containerd"), filepath.Join(disk, "var/lib/daemon"))
+		if _, oerr := Open(out, Options{}); err != nil || !errors.Is(oerr, store.ErrNotFound) || Is(out) {
+			t.Errorf("a store behind a link: %v %v", err, oerr)
+		}
 	}
 	for name, make := range map[string]func(p string) error{
 		"empty":     func(p string) error { return os.WriteFile(p, nil, 0o644) },
