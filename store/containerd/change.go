@@ -11,7 +11,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
-	"imagefs/store/docker/live"
+	"imagefs/store/daemon"
 )
 
 // Changes that the Docker daemon makes which has its images here. It has written
@@ -174,7 +174,7 @@ func (s *Store) untagLast(ctx context.Context, d *dockerd, ref string) error {
 	if err != nil {
 		return err
 	}
-	id, err := live.LoadEmpty(ctx, d.Client, name)
+	id, err := daemon.LoadEmpty(ctx, d.Client, name)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,7 @@
 // of a live containerd, of a dead one, or a copy of one. Docker 29 and later
 // keep their images there too (namespace "moby", in /var/lib/containerd or below
 // their own root in containerd/daemon). Nothing is ever written: a Docker daemon
-// that has its images here is asked for changes (package store/docker/live).
+// that has its images here is asked for changes (package store/daemon).
 //
 //	io.containerd.metadata.v1.bolt/meta.db          a bolt database:
 //	  v1/<namespace>/images/<name>/target/…         name → digest, media type, size

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagefs/store"
-	"imagefs/store/docker/api"
-	"imagefs/store/docker/live"
+	"imagefs/store/daemon"
+	"imagefs/store/daemon/api"
 )
 
 // dockerd is the Docker daemon that has its images in the store, beside what the
@@ -35,7 +35,7 @@ func (s *Store) dockerd(ctx context.Context, do string) (*dockerd, error) {
 		return nil, fmt.Errorf("store %s was opened read-only: %w", s.path, store.ErrReadOnly)
 	}
 	d := &dockerd{}
-	c, why := live.Find(ctx, s.opts.Hosts, func(ctx context.Context, c *api.Client) (err error) {
+	c, why := daemon.Find(ctx, s.opts.Hosts, func(ctx context.Context, c *api.Client) (err error) {
 		d.space, err = s.isOurs(ctx, c)
 		return err
 	})
@@ -54,7 +54,7 @@ func (s *Store) dockerd(ctx context.Context, do string) (*dockerd, error) {
 		return nil, store.Cannot(s, do)
 	}
 	return nil, fmt.Errorf("cannot %s in %s: a Docker daemon that has its images there could, and none can be asked (%s); %s, or name the daemon's address with --docker-host or IMAGEFS_DOCKER_HOST: %w",
-		do, s.path, live.Reasons(why), s.Advice(), store.ErrUnsupported)
+		do, s.path, daemon.Reasons(why), s.Advice(), store.ErrUnsupported)
 }
 
 // absent tells whether nobody answers at an address.
@@ -76,17 +76,17 @@ func (s *Store) isOurs(ctx context.Context, c *api.Client) (space string, err er
 		return "", err
 	}
 	if !d.Snapshots {
-		return "", live.Another(c, "it keeps its images below %.200q, with the storage driver %.40q", d.DockerRootDir, d.Driver)
+		return "", daemon.Another(c, "it keeps its images below %.200q, with the storage driver %.40q", d.DockerRootDir, d.Driver)
 	}
-	view, err := live.View(c, d)
+	view, err := daemon.View(c, d)
 	if err != nil {
 		return "", err
 	}
 	at := strings.TrimPrefix(d.Containerd, "unix://")
 	if !filepath.IsAbs(at) || d.Namespace == "" {
-		return "", live.Another(c, "it does not say where its containerd answers")
+		return "", daemon.Another(c, "it does not say where its containerd answers")
 	}
-	pid, err := live.Listener(view, at)
+	pid, err := daemon.Listener(view, at)
 	if err != nil {
 		return "", fmt.Errorf("the containerd at %.200q of the daemon at %s cannot be looked at: %w", at, c.Host(), err)
 	}
@@ -95,7 +95,7 @@ func (s *Store) isOurs(ctx context.Context, c *api.Client) (space string, err er
 		return "", fmt.Errorf("the containerd at %.200q of the daemon at %s cannot be looked at: %w", at, c.Host(), err)
 	}
 	if !ours {
-		return "", live.Another(c, "its containerd at %.200q has another store", at)
+		return "", daemon.Another(c, "its containerd at %.200q has another store", at)
 	}
 	return d.Namespace, nil
 }

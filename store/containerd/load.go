@@ -9,8 +9,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
-	"imagefs/store/docker/api"
-	"imagefs/store/docker/live"
+	"imagefs/store/daemon"
+	"imagefs/store/daemon/api"
 )
 
 var _ store.Ingester = (*Store)(nil)
@@ -21,7 +21,7 @@ func (s *Store) Ingest(ctx context.Context) (store.Ingest, error) {
 	if err != nil {
 		return nil, err
 	}
-	return live.NewIngest(loads{s, d.space}), nil
+	return daemon.NewIngest(loads{s, d.space}), nil
 }
 
 // loads is the store as a load through the daemon needs it.
@@ -30,9 +30,9 @@ type loads struct {
 	space string
 }
 
-var _ live.Store = loads{}
+var _ daemon.Store = loads{}
 
-// Daemon implements live.Store.
+// Daemon implements daemon.Store.
 func (l loads) Daemon(ctx context.Context) (*api.Client, error) {
 	d, err := l.s.dockerd(ctx, "load images")
 	if errors.Is(err, store.ErrUnsupported) {
@@ -44,7 +44,7 @@ func (l loads) Daemon(ctx context.Context) (*api.Client, error) {
 	return d.Client, nil
 }
 
-// HasImage implements live.Store.
+// HasImage implements daemon.Store.
 func (l loads) HasImage(id digest.Digest) bool {
 	c, err := l.s.catalog(context.Background())
 	if err != nil {
@@ -58,5 +58,5 @@ func (l loads) HasImage(id digest.Digest) bool {
 	return false
 }
 
-// HasLayer implements live.Store: the daemon takes whole archives only.
+// HasLayer implements daemon.Store: the daemon takes whole archives only.
 func (l loads) HasLayer(digest.Digest) bool { return false }

@@ -9,7 +9,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
-	"imagefs/store/docker/api"
+	"imagefs/store/daemon/api"
 )
 
 var _ store.Remover = (*Store)(nil)

@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"imagefs/store"
-	"imagefs/store/docker/api"
-	"imagefs/store/docker/live"
+	"imagefs/store/daemon"
+	"imagefs/store/daemon/api"
 )
 
 // change carries out a change: on disk, with the lock held, or if a daemon lives
@@ -34,7 +34,7 @@ func (s *Store) change(ctx context.Context, disk func() error, live func(*api.Cl
 // daemon finds the daemon that lives on the store. store.ErrReadOnly if none
 // that can be asked is shown to be it.
 func (s *Store) daemon(ctx context.Context) (*api.Client, error) {
-	c, why := live.Find(ctx, s.opts.Hosts, s.isOurs)
+	c, why := daemon.Find(ctx, s.opts.Hosts, s.isOurs)
 	switch {
 	case c != nil:
 		return c, nil
@@ -44,7 +44,7 @@ func (s *Store) daemon(ctx context.Context) (*api.Client, error) {
 		why = append(why, errors.New("no address to ask it at is known"))
 	}
 	return nil, fmt.Errorf("a Docker daemon is running on %s and cannot be asked (%s); use docker, or name the daemon's address with --docker-host or IMAGEFS_DOCKER_HOST: %w",
-		s.path, live.Reasons(why), store.ErrReadOnly)
+		s.path, daemon.Reasons(why), store.ErrReadOnly)
 }
 
 // isOurs fails unless the daemon at an address lives on this very store.
@@ -53,14 +53,14 @@ func (s *Store) isOurs(ctx context.Context, c *api.Client) error {
 	if err != nil {
 		return err
 	}
-	view, err := live.View(c, d)
+	view, err := daemon.View(c, d)
 	if err != nil {
 		return err
 	}
 	if !filepath.IsAbs(d.DockerRootDir) {
-		return live.Another(c, "it does not say where its data root is")
+		return daemon.Another(c, "it does not say where its data root is")
 	}
-	its, err := live.Stat(view, d.DockerRootDir)
+	its, err := daemon.Stat(view, d.DockerRootDir)
 	if err != nil {
 		return fmt.Errorf("the data root %.200q of the daemon at %s cannot be looked at: %w", d.DockerRootDir, c.Host(), err)
 	}
@@ -69,12 +69,12 @@ func (s *Store) isOurs(ctx context.Context, c *api.Client) error {
 		return err
 	}
 	if its.Dev != ours.Dev || its.Ino != ours.Ino {
-		return live.Another(c, "its data root is %.200q, which is another directory to it", d.DockerRootDir)
+		return daemon.Another(c, "its data root is %.200q, which is another directory to it", d.DockerRootDir)
 	}
 	// Written by Docker 23 and later.
 	if id, err := s.root.Read("engine-id", maxSmall); err == nil {
 		if strings.TrimSpace(string(id)) != d.ID {
-			return live.Another(c, "its ID is %.80q", d.ID)
+			return daemon.Another(c, "its ID is %.80q", d.ID)
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err

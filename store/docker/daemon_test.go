@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagefs/store"
-	"imagefs/store/docker/api"
+	"imagefs/store/daemon/api"
 )
 
 // A daemon that is not shown to be the store's is not asked for anything.

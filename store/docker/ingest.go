@@ -17,8 +17,8 @@ import (
 	"imagefs/overlay"
 	"imagefs/store"
 	"imagefs/store/beneath"
-	"imagefs/store/docker/api"
-	"imagefs/store/docker/live"
+	"imagefs/store/daemon"
+	"imagefs/store/daemon/api"
 	"imagefs/store/layer"
 	"imagefs/store/unpacked"
 )
@@ -57,7 +57,7 @@ func (s *Store) Ingest(ctx context.Context) (store.Ingest, error) {
 	var in store.Ingest
 	err := s.change(ctx,
 		func() (err error) { in, err = s.ingestDisk(); return err },
-		func(*api.Client) error { in = live.NewIngest(lives{s}); return nil })
+		func(*api.Client) error { in = daemon.NewIngest(lives{s}); return nil })
 	return in, err
 }
 

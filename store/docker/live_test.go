@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagefs/store"
-	"imagefs/store/docker/api"
+	"imagefs/store/daemon/api"
 	"imagefs/store/storetest"
 )
 

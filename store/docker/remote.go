@@ -11,8 +11,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
-	"imagefs/store/docker/api"
-	"imagefs/store/docker/live"
+	"imagefs/store/daemon"
+	"imagefs/store/daemon/api"
 )
 
 // Changes that the daemon which lives on the store makes for us. It writes its
@@ -62,7 +62,7 @@ func hasOther(names store.Names, id digest.Digest, but []string) bool {
 // without layers gets it, and goes with it, by its ID: should somebody have given
 // the name to yet another image meanwhile, that one keeps it.
 func (s *Store) untagLast(ctx context.Context, c *api.Client, ref string) error {
-	id, err := live.LoadEmpty(ctx, c, ref)
+	id, err := daemon.LoadEmpty(ctx, c, ref)
 	if err != nil {
 		return err
 	}
@@ -144,9 +144,9 @@ func (s *Store) removalLive(ctx context.Context, c *api.Client, r store.Removal)
 // lives is the store as a load through its daemon needs it.
 type lives struct{ s *Store }
 
-var _ live.Store = lives{}
+var _ daemon.Store = lives{}
 
-// Daemon implements live.Store.
+// Daemon implements daemon.Store.
 func (l lives) Daemon(ctx context.Context) (*api.Client, error) {
 	if !l.s.Live() {
 		return nil, fmt.Errorf("the Docker daemon on %s was stopped meanwhile; do it again: %w", l.s.path, store.ErrBusy)
@@ -154,13 +154,13 @@ func (l lives) Daemon(ctx context.Context) (*api.Client, error) {
 	return l.s.daemon(ctx)
 }
 
-// HasImage implements live.Store.
+// HasImage implements daemon.Store.
 func (l lives) HasImage(id digest.Digest) bool {
 	_, err := l.s.config(id)
 	return err == nil
 }
 
-// HasLayer implements live.Store.
+// HasLayer implements daemon.Store.
 func (l lives) HasLayer(chain digest.Digest) bool {
 	return l.s.at.name == overlay2.name && l.s.hasLayer(chain)
 }

@@ -9,7 +9,7 @@ import (
 
 	"imagefs/store"
 	"imagefs/store/beneath"
-	"imagefs/store/docker/api"
+	"imagefs/store/daemon/api"
 )
 
 // Remove implements store.Remover, by the rules of dockerd's image deletion.

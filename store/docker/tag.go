@@ -10,7 +10,7 @@ import (
 
 	"imagefs/store"
 	"imagefs/store/beneath"
-	"imagefs/store/docker/api"
+	"imagefs/store/daemon/api"
 )
 
 // Tag implements store.Tagger.

@@ -1,4 +1,4 @@
-package live
+package daemon
 
 import (
 	"archive/tar"
@@ -15,7 +15,7 @@ import (
 
 	"imagefs/store"
 	"imagefs/store/beneath"
-	"imagefs/store/docker/api"
+	"imagefs/store/daemon/api"
 )
 
 // archive is images in the form of docker save.

@@ -1,7 +1,7 @@
-// Package live is what a store has to do with the Docker daemon that lives on it,
+// Package daemon is what a store has to do with the Docker daemon that lives on it,
 // wherever the daemon keeps its images: finding it among those that can be asked,
 // and loading images into it.
-package live
+package daemon
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"imagefs/store/docker/api"
+	"imagefs/store/daemon/api"
 )
 
 // Find returns a client of the first daemon at hosts, which are as api.New has

@@ -1,4 +1,4 @@
-package live
+package daemon
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
-	"imagefs/store/docker/api"
+	"imagefs/store/daemon/api"
 	"imagefs/store/layer"
 	"imagefs/store/unpacked"
 )
