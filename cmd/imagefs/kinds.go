@@ -110,8 +110,8 @@ func warnMoved(dataRoot string, log *slog.Logger) {
 	if err != nil {
 		return // nobody asked for it
 	}
-	defer st.Close()
 	if ids, err := st.IDs(context.Background()); err == nil && len(ids) > 0 {
 		log.Warn("the data root has images in containerd's store too; open that to see them", "path", own)
 	}
+	_ = st.Close()
 }
