@@ -293,34 +293,39 @@ func (f *fsys) inUse(ctx context.Context, refOrID string) error {
 	return nil
 }
 
-// ownLayers returns the keys of an image's layers that no other image has.
+// ownLayers returns the keys of the layers that no image has but one and those
+// that are removed with it.
 func (f *fsys) ownLayers(ctx context.Context, id digest.Digest) ([]string, error) {
 	img, err := f.st.Image(ctx, id)
 	if err != nil {
 		return nil, err
 	}
+	going := map[digest.Digest]bool{id: true}
+	if g, ok := img.(store.Grouped); ok {
+		for _, other := range g.Group() {
+			going[other] = true
+		}
+	}
 	ids, err := f.st.IDs(ctx)
 	if err != nil {
 		return nil, err
 	}
+	var own []string
 	shared := map[string]bool{}
 	for _, other := range ids {
-		if other == id {
+		o, err := f.st.Image(ctx, other)
+		if err != nil {
 			continue
 		}
-		if o, err := f.st.Image(ctx, other); err == nil {
-			for _, l := range o.Layers() {
+		for _, l := range o.Layers() {
+			if going[other] {
+				own = append(own, l.Key())
+			} else {
 				shared[l.Key()] = true
 			}
 		}
 	}
-	var own []string
-	for _, l := range img.Layers() {
-		if !shared[l.Key()] {
-			own = append(own, l.Key())
-		}
-	}
-	return own, nil
+	return slices.DeleteFunc(own, func(key string) bool { return shared[key] }), nil
 }
 
 // readOnlyStatus is what writing to the tree gives.

@@ -289,6 +289,12 @@ type Manifester interface {
 	RawManifest() []byte
 }
 
+// Grouped is an Image with which its store removes others: of one index, say.
+type Grouped interface {
+	// Group returns the IDs of the others, in no order; some may be there twice.
+	Group() []digest.Digest
+}
+
 // Forgetter is a Store that keeps memory for each layer it was asked for.
 type Forgetter interface {
 	// Forget frees what is kept for a layer that the store no longer has.

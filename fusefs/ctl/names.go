@@ -44,7 +44,7 @@ func able[T any](c *Ctl, part, do string) (T, error) {
 	if !ok {
 		return t, store.Cannot(st, do)
 	}
-	return t, nil
+	return t, store.Unable(st)
 }
 
 // Link gives the image that find finds in a store a name that is not taken.

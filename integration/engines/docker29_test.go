@@ -426,11 +426,16 @@ func live29(t *testing.T, d *harness.Docker, s harness.Imagefs, m *harness.Mount
 				t.Errorf("%q: %d %q", args, code, said)
 			}
 		}
+		// It would go with the image that has the name.
+		s.Run(t, "rmi", "team/multi:2")
+		f, err := os.Open(m.Path("ids", other[7:], "rootfs/etc/platform"))
+		try(t, err)
+		ctl(t, "rmi", multi29, unix.EBUSY)
+		try(t, f.Close())
 	})
 	t.Run("untag", func(t *testing.T) {
 		try(t, os.Remove(m.Path("images/kit/2")))
 		shows(t, m, "images/kit/2", false)
-		s.Run(t, "rmi", "team/multi:2")
 		if d.Has("kit:2") || d.Has("team/multi:2") || !d.Has(multi29) {
 			t.Error("kit:2 or team/multi:2 is there, or team/multi:1 is not")
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/distribution/reference"
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
@@ -23,18 +24,37 @@ var (
 )
 
 // isDangling tells whether a record is what Docker keeps an image by that has no name.
-func (r record) isDangling() bool { return strings.HasPrefix(r.name, dangling+"@") }
+func (r record) isDangling() bool { return r.name == dangling+"@"+string(r.target.Digest) }
 
-// own returns the record of a reference as it is shown. It fails if that is not the daemon's.
+// readName reads a record's name as Docker does: ok is false for what is no name
+// to it, as others write them.
+func (r record) readName() (repo, tag string, ok bool) {
+	n, err := reference.ParseNamed(r.name)
+	if err != nil || r.isDangling() {
+		return "", "", false
+	}
+	if t, is := n.(reference.Tagged); is {
+		tag = t.Tag()
+	}
+	return n.Name(), tag, true
+}
+
+// own returns the record of a reference as it is shown. It fails if that is not
+// the daemon's, or nothing that the daemon could be told of.
 func (d *dockerd) own(ref string) (record, error) {
 	i, ok := d.c.of[ref]
 	if !ok || d.gone[i] {
 		return record{}, fmt.Errorf("no such image: %s: %w", ref, store.ErrNotFound)
 	}
-	if r := d.c.records[i]; r.space != d.space {
+	r := d.c.records[i]
+	if r.space != d.space {
 		return record{}, d.foreign(ref, r.space)
 	}
-	return d.c.records[i], nil
+	repo, tag, ok := r.readName()
+	if !ok || tag == "" && !strings.Contains(r.name, "@") || repo == "" || r.target.Digest.Validate() != nil {
+		return record{}, fmt.Errorf("%s is %.300q of %.100q in containerd's namespace %s, which Docker does not know as an image's name; use nerdctl or ctr: %w", ref, r.name, string(r.target.Digest), r.space, store.ErrUnsupported)
+	}
+	return r, nil
 }
 
 // foreign is the error of what is not the daemon's.
@@ -70,29 +90,32 @@ func (d *dockerd) shown(name string) string {
 	return repo + name[strings.IndexByte(name, '@'):]
 }
 
-// targets returns the digests by which the daemon knows an image, those that
-// have names first: of the indexes and manifests that stand for it.
-func (d *dockerd) targets(id digest.Digest) ([]digest.Digest, error) {
-	var named, rest []digest.Digest
+// known is a digest by which the daemon knows an image: of an index or a manifest.
+type known struct {
+	digest digest.Digest
+	named  bool // it has a name
+	group  int  // how many images of ours it stands for
+}
+
+// targets returns the digests by which the daemon knows an image.
+func (d *dockerd) targets(id digest.Digest) ([]known, error) {
+	var out []known
 	var other error
 	for i, r := range d.c.records {
 		t := d.c.found[i]
 		switch {
-		case t == nil, d.gone[i]:
+		case t == nil, d.gone[i], r.target.Digest.Validate() != nil:
 		case t.chosen == id && r.space != d.space:
 			other = d.foreign("image "+string(id), r.space)
-		case t.chosen == id && r.isDangling():
-			rest = append(rest, r.target.Digest)
 		case t.chosen == id:
-			named = append(named, r.target.Digest)
+			n := slices.IndexFunc(out, func(k known) bool { return k.digest == r.target.Digest })
+			if n < 0 {
+				n = len(out)
+				out = append(out, known{digest: r.target.Digest, group: len(t.all())})
+			}
+			out[n].named = out[n].named || !r.isDangling()
 		case r.space == d.space && slices.Contains(t.all(), id):
 			other = fmt.Errorf("image %s is none of Docker's own: it is a platform of %s, and goes with that: %w", id, r.target.Digest, store.ErrNotFound)
-		}
-	}
-	var out []digest.Digest
-	for _, t := range append(named, rest...) {
-		if !slices.Contains(out, t) {
-			out = append(out, t)
 		}
 	}
 	switch {
@@ -104,7 +127,8 @@ func (d *dockerd) targets(id digest.Digest) ([]digest.Digest, error) {
 	return nil, fmt.Errorf("no such image: %s: %w", id, store.ErrNotFound)
 }
 
-// Tag implements store.Tagger.
+// Tag implements store.Tagger. Of an image that Docker knows by several digests
+// the one is named that stands for most platforms.
 func (s *Store) Tag(ctx context.Context, ref string, id digest.Digest) error {
 	d, err := s.dockerd(ctx, "name images")
 	if err != nil {
@@ -114,7 +138,13 @@ func (s *Store) Tag(ctx context.Context, ref string, id digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	return d.tag(ctx, ref, of[0])
+	best := of[0]
+	for _, k := range of {
+		if k.group > best.group || k.group == best.group && k.named && !best.named {
+			best = k
+		}
+	}
+	return d.tag(ctx, ref, best.digest)
 }
 
 // tag gives what the daemon knows by a digest a name, as it is shown.
@@ -127,7 +157,8 @@ func (d *dockerd) tag(ctx context.Context, ref string, of digest.Digest) error {
 	return d.Client.Tag(ctx, string(of), name[:n], name[n+1:])
 }
 
-// Untag implements store.Tagger.
+// Untag implements store.Tagger. Digests of a repository, where somebody made
+// names of them, go with its last tag, as with docker rmi.
 func (s *Store) Untag(ctx context.Context, ref string) error {
 	d, err := s.dockerd(ctx, "remove names")
 	if err != nil {
@@ -154,42 +185,47 @@ func (s *Store) untag(ctx context.Context, d *dockerd, ref string) error {
 }
 
 // hasOther tells whether what a record leads to has a name that the daemon does
-// not take away with the record's: a digest goes with its repository's last tag.
+// not take away with the record's: with the last tag of a repository go its
+// digests, and all that is no name to the daemon.
 func (d *dockerd) hasOther(r record) bool {
-	mine, _ := familiarName(r.name)
+	mine, _, _ := r.readName()
 	return slices.ContainsFunc(d.c.records, func(o record) bool {
-		if o.space != r.space || o.name == r.name || o.target.Digest != r.target.Digest || o.isDangling() {
+		if o.space != r.space || o.name == r.name || o.target.Digest != r.target.Digest {
 			return false
 		}
-		f, ok := familiarName(o.name)
-		return ok && (f.tag != "" || f.repo != mine.repo)
+		repo, tag, ok := o.readName()
+		return ok && (tag != "" || repo != mine)
 	})
 }
 
 // untagLast takes the last name of an image away, which stays. The daemon has no
-// call for that; but it keeps, without a name, what loses its name to another.
-// An image without layers gets it, and goes with it, by its own ID.
+// call for that; but it keeps, without a name, what loses its name to another. A
+// new image without layers gets it, and goes with it, by its own ID.
 func (s *Store) untagLast(ctx context.Context, d *dockerd, ref string) error {
-	name, err := d.name(ref)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx) // half of this is worse than none
+	// To load it by that name would be simpler, but before Docker 28.1 the old image was lost.
+	id, err := daemon.LoadEmpty(ctx, d.Client, "")
 	if err != nil {
 		return err
 	}
-	id, err := daemon.LoadEmpty(ctx, d.Client, name)
-	if err != nil {
+	if err := s.refresh(ctx, d); err != nil {
 		return err
 	}
-	// Half of this is worse than none: the name is an empty image's.
-	ctx = context.WithoutCancel(ctx)
-	err = s.refresh(ctx, d)
-	var of []digest.Digest
-	if err == nil {
-		of, err = d.targets(id)
+	of, err := d.targets(id)
+	if err != nil {
+		return fmt.Errorf("%s keeps its name: Docker took in an empty image for it, which is not there: %w", ref, err)
 	}
-	if err == nil {
-		_, err = d.Client.Remove(ctx, string(of[0]), true, false)
-	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("%s names an empty image now; docker rmi removes it: %w", ref, err)
+	empty := string(of[0].digest)
+	err = d.tag(ctx, ref, of[0].digest)
+	_, rerr := d.Client.Remove(ctx, empty, true, false)
+	switch {
+	case err != nil:
+		return err
+	case rerr != nil && !errors.Is(rerr, store.ErrNotFound):
+		return fmt.Errorf("%s names an empty image now; docker rmi removes it: %w", ref, rerr)
 	}
 	return nil
 }

@@ -35,8 +35,13 @@ func (s *Store) dockerd(ctx context.Context, do string) (*dockerd, error) {
 		return nil, fmt.Errorf("store %s was opened read-only: %w", s.path, store.ErrReadOnly)
 	}
 	d := &dockerd{}
-	c, why := daemon.Find(ctx, s.opts.Hosts, func(ctx context.Context, c *api.Client) (err error) {
-		d.space, err = s.isOurs(ctx, c)
+	c, why := daemon.Find(ctx, s.opts.Hosts, func(ctx context.Context, c *api.Client) error {
+		info, err := c.Info(ctx)
+		if err == nil {
+			d.space, err = s.isOurs(c, info)
+		} else if s.opts.Hosts == nil && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED)) {
+			return errAbsent
+		}
 		return err
 	})
 	switch {
@@ -46,10 +51,8 @@ func (s *Store) dockerd(ctx context.Context, do string) (*dockerd, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
-	if s.opts.Hosts == nil {
-		// Most stores of containerd's are no Docker's, and most machines that have one have no Docker.
-		why = slices.DeleteFunc(why, absent)
-	}
+	// Most stores of containerd's are no Docker's, and most machines that have one have no Docker.
+	why = slices.DeleteFunc(why, func(err error) bool { return errors.Is(err, errAbsent) })
 	if len(why) == 0 {
 		return nil, store.Cannot(s, do)
 	}
@@ -57,10 +60,8 @@ func (s *Store) dockerd(ctx context.Context, do string) (*dockerd, error) {
 		do, s.path, daemon.Reasons(why), s.Advice(), store.ErrUnsupported)
 }
 
-// absent tells whether nobody answers at an address.
-func absent(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED)
-}
+// errAbsent says that nobody answers at one of the usual addresses.
+var errAbsent = errors.New("nobody answers")
 
 // refresh reads the store again.
 func (s *Store) refresh(ctx context.Context, d *dockerd) (err error) {
@@ -68,15 +69,15 @@ func (s *Store) refresh(ctx context.Context, d *dockerd) (err error) {
 	return err
 }
 
-// isOurs fails unless the daemon at an address has its images in this very
-// store, and returns the namespace that they are in.
-func (s *Store) isOurs(ctx context.Context, c *api.Client) (space string, err error) {
-	d, err := c.Info(ctx)
-	if err != nil {
-		return "", err
-	}
+// isOurs fails unless a daemon, by what it says of itself, has its images in this
+// very store, and returns the namespace that they are in.
+func (s *Store) isOurs(c *api.Client, d api.Daemon) (space string, err error) {
 	if !d.Snapshots {
 		return "", daemon.Another(c, "it keeps its images below %.200q, with the storage driver %.40q", d.DockerRootDir, d.Driver)
+	}
+	if !c.Local() {
+		// All machines have the same paths, and nothing tells whose containerd is meant.
+		return "", fmt.Errorf("the daemon at %s cannot be shown to have its images here: name its socket, unix:///PATH", c.Host())
 	}
 	view, err := daemon.View(c, d)
 	if err != nil {

@@ -20,11 +20,14 @@ type image struct {
 	parent   digest.Digest
 	layers   []store.Layer
 	err      error
+
+	s *Store
 }
 
 var (
 	_ store.Image      = (*image)(nil)
 	_ store.Manifester = (*image)(nil)
+	_ store.Grouped    = (*image)(nil)
 )
 
 func (i *image) ID() digest.Digest     { return i.id }
@@ -34,6 +37,20 @@ func (i *image) Config() store.Config  { return i.config }
 func (i *image) Parent() digest.Digest { return i.parent }
 func (i *image) LastTagged() time.Time { return i.updated }
 func (i *image) Layers() []store.Layer { return i.layers }
+
+// Group implements store.Grouped: the other platforms of the indexes that stand for it.
+func (i *image) Group() (out []digest.Digest) {
+	c, err := i.s.catalog(context.Background())
+	if err != nil {
+		return nil
+	}
+	for _, t := range c.found {
+		if t != nil && t.chosen == i.id {
+			out = append(out, t.all()[1:]...)
+		}
+	}
+	return out
+}
 
 // Err implements store.Image. What is wrong with a blob may come out when it is read.
 func (i *image) Err() error {
@@ -64,7 +81,7 @@ func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error
 	if e == nil {
 		return nil, fmt.Errorf("no such image: %s: %w", id, store.ErrNotFound)
 	}
-	img := &image{id: id, updated: e.updated, parent: c.names.Aliases[e.parent]}
+	img := &image{id: id, updated: e.updated, parent: c.names.Aliases[e.parent], s: s}
 	if len(e.manifests) == 0 {
 		img.err = e.err
 		return img, nil

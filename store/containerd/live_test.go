@@ -20,7 +20,10 @@ import (
 	"go.etcd.io/bbolt"
 
 	"imagefs/store"
+	"imagefs/store/prune"
+	"imagefs/store/report"
 	"imagefs/store/storetest"
+	"imagefs/store/union"
 )
 
 // fakeDocker is a Docker daemon that has its images in a fakeRoot, with its
@@ -129,9 +132,8 @@ func (d *fakeDocker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		d.take(members)
 	case r.Method == http.MethodPost:
-		d.update(func(images *bbolt.Bucket) error {
-			return name(images, "docker.io/"+library(r.URL.Query().Get("repo"))+":"+r.URL.Query().Get("tag"), strings.TrimSuffix(image, "/tag"))
-		})
+		full, _ := store.Canonical(r.URL.Query().Get("repo") + ":" + r.URL.Query().Get("tag"))
+		d.update(func(images *bbolt.Bucket) error { return give(images, full, strings.TrimSuffix(image, "/tag")) })
 	default:
 		var out []map[string]string
 		d.update(func(images *bbolt.Bucket) error {
@@ -162,11 +164,23 @@ func (d *fakeDocker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func library(repo string) string {
-	if strings.Contains(repo, "/") {
-		return repo
+// give gives a name to a target. What loses it, and has no other, is kept without one.
+func give(images *bbolt.Bucket, full, target string) error {
+	all := targets(images)
+	if old := all[full]; old != "" && old != target {
+		delete(all, full)
+		if !slices.Contains(slices.Collect(maps.Values(all)), old) {
+			if err := name(images, dangling+"@"+old, old); err != nil {
+				return err
+			}
+		}
 	}
-	return "library/" + repo
+	if all[dangling+"@"+target] != "" {
+		if err := images.DeleteBucket([]byte(dangling + "@" + target)); err != nil {
+			return err
+		}
+	}
+	return name(images, full, target)
 }
 
 // take takes an archive of docker save's form in.
@@ -190,14 +204,12 @@ func (d *fakeDocker) take(members map[string][]byte) {
 		d.root.images = nil // the others are there
 		d.root.write()
 		d.update(func(images *bbolt.Bucket) error {
+			if len(i.RepoTags) == 0 {
+				return name(images, dangling+"@"+string(target.Digest), string(target.Digest))
+			}
 			for _, n := range i.RepoTags {
 				full, _ := store.Canonical(n)
-				if old := targets(images)[full]; old != "" {
-					if err := name(images, "moby-dangling@"+old, old); err != nil {
-						return err
-					}
-				}
-				if err := name(images, full, string(target.Digest)); err != nil {
+				if err := give(images, full, string(target.Digest)); err != nil {
 					return err
 				}
 			}
@@ -278,7 +290,7 @@ func TestLiveUntagLast(t *testing.T) {
 	if err := s.Untag(background, "only:1"); err != nil {
 		t.Fatal(err)
 	}
-	if len(d.asked) != 2 || d.asked[0] != "POST /images/load?quiet=1" || !strings.HasPrefix(d.asked[1], "DELETE /images/sha256:") || !strings.HasSuffix(d.asked[1], "?force=1") {
+	if len(d.asked) != 3 || d.asked[0] != "POST /images/load?quiet=1" || !strings.HasSuffix(d.asked[1], "/tag?repo=only&tag=1") || !strings.HasPrefix(d.asked[2], "DELETE /images/sha256:") || !strings.HasSuffix(d.asked[2], "?force=1") {
 		t.Errorf("the daemon was asked %q", d.asked)
 	}
 	n := names(t, s)
@@ -451,5 +463,185 @@ func TestLiveOthers(t *testing.T) {
 			t.Errorf("%s: preview: %v", says, err)
 		}
 		d.was(says)
+	}
+}
+
+// duplicate adds another manifest of an image, which has the name full, and returns its digest.
+func (d *fakeDocker) duplicate(s *Store, id digest.Digest, full string) digest.Digest {
+	d.t.Helper()
+	raw := get(d.t, s, id).(store.Manifester).RawManifest()
+	target := d.root.layout.Blob(storetest.TypeManifest, append([]byte(" "), raw...)).Digest
+	d.root.images = nil // they are there
+	d.root.write()
+	if full == "" {
+		full = dangling + "@" + string(target)
+	}
+	d.update(func(images *bbolt.Bucket) error { return name(images, full, string(target)) })
+	d.asked = nil
+	return target
+}
+
+// Docker calls an image by its manifest: two of one config are two images to it.
+func TestLiveDuplicates(t *testing.T) {
+	s, d := living(t)
+	id := names(t, s).Tags["only:1"]
+	known := digest.Digest(d.known("docker.io/library/only:1"))
+	other := d.duplicate(s, id, "")
+	if got, err := s.Remove(background, other.Encoded()[:12], true); err != nil || len(got.Untagged) > 0 {
+		t.Errorf("the one without a name: %+v %v", got, err)
+	}
+	d.was("the one without a name", "DELETE /images/"+string(other)+"?force=1")
+	d.duplicate(s, id, "")
+	foretold, errs, err := s.Preview(background, store.Removal{Ref: string(id)})
+	if err != nil || errs[0] != nil {
+		t.Fatal(errs, err)
+	}
+	got, err := s.Remove(background, string(id), false)
+	if err != nil || !slices.Equal(got.Untagged, []string{"only:1"}) || len(got.Deleted) == 0 || got.Deleted[0] != id {
+		t.Errorf("both, by ID: %+v %v", got, err)
+	}
+	if !slices.Equal(foretold[0].Untagged, got.Untagged) || foretold[0].Deleted[0] != id {
+		t.Errorf("both, by ID: foretold %+v", foretold)
+	}
+	if len(d.asked) != 2 || !slices.Contains(d.asked, "DELETE /images/"+string(known)) {
+		t.Errorf("both, by ID: the daemon was asked %q", d.asked)
+	}
+	app := names(t, s).Tags["app:1"]
+	d.duplicate(s, app, "docker.io/library/twice:1")
+	if _, err := s.Remove(background, string(app), false); !errors.Is(err, store.ErrBusy) {
+		t.Errorf("names for two of them: %v", err)
+	}
+	// Of an index and a manifest in it the index is named, which loses nothing.
+	multi := names(t, s).Tags["multi:1"]
+	d.update(func(images *bbolt.Bucket) error {
+		return name(images, "docker.io/library/a:1", manifestOf(t, s, multi))
+	})
+	if err := s.Tag(background, "x:1", multi); err != nil || d.known("docker.io/library/x:1") != d.known("docker.io/library/multi:1") {
+		t.Errorf("a tag of an index: %v", err)
+	}
+}
+
+// Records whose names are none to Docker keep no image there, and cannot be changed.
+func TestLiveOtherNames(t *testing.T) {
+	for _, other := range []string{"copy:1", "docker.io/library/only", "docker.io/copy:1", "docker.io/library/only@" + string(digest.FromString("x"))} {
+		s, d := living(t)
+		known := d.known("docker.io/library/only:1")
+		d.update(func(images *bbolt.Bucket) error { return name(images, other, known) })
+		if err := s.Untag(background, "only:1"); err != nil {
+			t.Error(err)
+		}
+		if slices.Contains(d.asked, "DELETE /images/docker.io/library/only:1?noprune=1") {
+			t.Errorf("with %s the image would go with its last name: %q", other, d.asked)
+		}
+		_, errs, err := s.Preview(background, store.Removal{Ref: "app:1"}, store.Removal{Ref: "team/app:1"})
+		if err != nil || errs[0] != nil || errs[1] != nil {
+			t.Error(errs, err)
+		}
+	}
+	for what, change := range map[string]func(images *bbolt.Bucket, known string) error{
+		"in another form": func(b *bbolt.Bucket, known string) error {
+			return errors.Join(b.DeleteBucket([]byte("docker.io/library/only:1")), name(b, "only:1", known))
+		},
+		"of a digest that is none": func(b *bbolt.Bucket, _ string) error { return name(b, "docker.io/library/only:1", "sha256:abc") },
+		"of no digest":             func(b *bbolt.Bucket, _ string) error { return name(b, "docker.io/library/only:1", "") },
+	} {
+		s, d := living(t)
+		known := d.known("docker.io/library/only:1")
+		d.update(func(images *bbolt.Bucket) error { return change(images, known) })
+		d.asked = nil
+		id := names(t, s).Tags["only:1"]
+		refused := map[string]error{
+			"untag": s.Untag(background, "only:1"), "rename": s.Rename(background, map[string]string{"only:1": "x:1"}),
+			"remove": second(s.Remove(background, "only:1", true)),
+		}
+		if what != "in another form" {
+			refused["tag"], refused["by ID"] = s.Tag(background, "x:1", id), second(s.Remove(background, string(id), true))
+		}
+		_, errs, err := s.Preview(background, store.Removal{Ref: "only:1"}, store.Removal{Ref: string(id)})
+		if err != nil || errs[0] == nil {
+			t.Errorf("a name %s: preview: %v %v", what, errs, err)
+		}
+		for how, err := range refused {
+			if !errors.Is(err, store.ErrUnsupported) && !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("a name %s: %s: %v", what, how, err)
+			}
+		}
+		d.was("a name " + what)
+	}
+}
+
+// What is not Docker's stays, and is no reason to stop.
+func TestLivePrune(t *testing.T) {
+	for _, dry := range []bool{true, false} {
+		s, _ := living(t, "k8s.io")
+		got, err := prune.Run(background, s, prune.Options{Filter: prune.Filter{All: true}, DryRun: dry})
+		if err != nil || len(got.Failed) > 0 {
+			t.Errorf("%+v %v", got, err)
+		}
+		var gone []string
+		for _, r := range got.Removed {
+			gone = append(gone, r.Untagged...)
+		}
+		slices.Sort(gone)
+		if want := []string{"moby/app:1", "moby/multi:1", "moby/only:1", "moby/team/app:1"}; !slices.Equal(gone, want) {
+			t.Errorf("dry run %v: %q went, want %q", dry, gone, want)
+		}
+		if got := len(names(t, s).Tags); dry && got != 5 || !dry && got != 1 {
+			t.Errorf("dry run %v: %d names are left", dry, got)
+		}
+	}
+	s, _ := living(t)
+	id := names(t, s).Tags["only:1"]
+	if _, errs, err := s.Preview(background, store.Removal{Ref: string(id), Still: id}); err != nil || !errors.Is(errs[0], store.ErrBusy) {
+		t.Errorf("an ID that has a name: %v %v", errs, err)
+	}
+}
+
+// A part that has an image, and not as one that it could change, does not hide one that could.
+func TestLiveUnion(t *testing.T) {
+	a, da := living(t)
+	b, db := living(t)
+	var arm digest.Digest
+	for _, id := range names(t, a).Digests {
+		if !slices.Contains(slices.Collect(maps.Values(names(t, a).Tags)), id) {
+			arm = id
+		}
+	}
+	manifest := manifestOf(t, b, arm)
+	db.update(func(images *bbolt.Bucket) error {
+		return errors.Join(images.DeleteBucket([]byte("docker.io/library/multi:1")), name(images, "docker.io/library/arm:1", manifest))
+	})
+	u, err := union.New([]store.Part{{Name: "a", Path: a.Root(), Store: a}, {Name: "b", Path: b.Root(), Store: b}}, union.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.(store.Tagger).Tag(background, "arm:2", arm); err != nil {
+		t.Error(err)
+	}
+	da.was("what it cannot do")
+	if _, err := u.(store.Remover).Remove(background, string(arm), true); err != nil || len(db.asked) != 2 {
+		t.Errorf("%v; the second was asked %q", err, db.asked)
+	}
+	// What a part's image can tell beside what all can.
+	multi := names(t, a).Tags["multi:1"]
+	img, err := u.Image(background, multi)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := get(t, a, multi).(interface {
+		store.Manifester
+		report.Graph
+	})
+	if g, ok := img.(store.Grouped); !ok || !slices.Equal(g.Group(), []digest.Digest{arm}) {
+		t.Error("the platforms of an index are not one group")
+	}
+	if m, ok := img.(store.Manifester); !ok || len(own.RawManifest()) == 0 || string(m.RawManifest()) != string(own.RawManifest()) {
+		t.Error("the manifest is lost")
+	}
+	driver, _ := own.Graph()
+	if g, ok := img.(report.Graph); !ok {
+		t.Error("the driver is lost")
+	} else if d, _ := g.Graph(); d != driver {
+		t.Errorf("the driver is %q, was %q", d, driver)
 	}
 }

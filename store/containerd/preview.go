@@ -69,49 +69,72 @@ func (p *plan) remove(r store.Removal) (out store.Removed, err error) {
 	id, ref := digest.Digest(r.Ref), ""
 	if !store.IsID(id) {
 		id, ref = cmp.Or(p.d.c.names.Tags[r.Ref], p.d.c.names.Digests[r.Ref]), r.Ref
+		if r.Still != "" && id != r.Still {
+			return out, fmt.Errorf("%s is another image's by now: %w", r.Ref, store.ErrNotFound)
+		}
+	} else if r.Still != "" && p.isNamed(id) {
+		return out, fmt.Errorf("image %s has got a name: %w", short(id), store.ErrBusy)
 	}
-	if r.Still != "" && id != r.Still {
-		return out, fmt.Errorf("%s is another image's by now: %w", r.Ref, store.ErrNotFound)
-	}
-	_, known, err := p.d.meant(id, ref, false)
+	what, err := p.d.meant(id, ref, r.Ref, false)
 	if err != nil {
 		return out, err
 	}
-	target := known[0]
+	for _, m := range what {
+		if err := p.target(m.target, ref, &out); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+// isNamed tells whether an image has a name.
+func (p *plan) isNamed(id digest.Digest) bool {
+	for _, refs := range []map[string]digest.Digest{p.d.c.names.Tags, p.d.c.names.Digests} {
+		for ref, i := range refs {
+			if i == id && !p.d.gone[p.d.c.of[ref]] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// target plans the removal of what the daemon knows by a digest, by a name if it is not "".
+func (p *plan) target(target digest.Digest, ref string, out *store.Removed) error {
 	all := p.records(target)
-	same := all
-	if ref != "" {
-		same = p.same(ref, all)
+	if len(all) == 0 {
+		return nil // it went with another
 	}
-	if len(same) < len(all) {
-		p.take(same, &out)
-		return out, nil
-	}
-	if ref == "" && len(all) > 1 {
-		return out, fmt.Errorf("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories: %w", short(target), store.ErrBusy)
+	same := p.same(ref, all)
+	switch {
+	case len(same) == len(all):
+	case ref != "":
+		p.take(same, out)
+		return nil
+	default:
+		return fmt.Errorf("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories: %w", short(target), store.ErrBusy)
 	}
 	if c, used := p.used[target]; used {
-		return out, fmt.Errorf("conflict: unable to delete %s - container %.12s is using the image: %w", short(target), c, store.ErrBusy)
+		return fmt.Errorf("conflict: unable to delete %s - container %.12s is using the image: %w", short(target), c, store.ErrBusy)
 	}
-	parent := p.d.c.records[all[0]].parent
-	if len(all) == 1 && p.hasChildren(target) {
+	first := p.d.c.records[all[0]]
+	if ref != "" && len(all) == 1 && p.hasChildren(target) {
 		// It stays for them, without a name.
-		if r := p.d.c.records[all[0]]; !r.isDangling() {
-			out.Untagged = append(out.Untagged, p.d.shown(r.name))
-		}
-		return out, nil
+		p.d.gone[all[0]] = true
+		out.Untagged = append(out.Untagged, p.d.shown(first.name))
+		return nil
 	}
-	p.take(all, &out)
-	for parent != "" {
+	p.take(all, out)
+	for parent := first.parent; parent != "" && len(all) == 1; {
 		up := p.records(parent)
 		_, used := p.used[parent]
 		if len(up) != 1 || used || !p.d.c.records[up[0]].isDangling() {
 			break
 		}
 		parent = p.d.c.records[up[0]].parent
-		p.take(up, &out)
+		p.take(up, out)
 	}
-	return out, nil
+	return nil
 }
 
 // records returns those of the daemon's that lead to a target.
@@ -124,26 +147,35 @@ func (p *plan) records(target digest.Digest) (out []int) {
 	return out
 }
 
-// same returns the records that go with a reference: its own, digests with the
-// last tag of a repository, all tags with a digest, and what keeps it without a name.
+// same returns those of a target's records that go with a reference: its own,
+// digests with the last tag of a repository, all tags with a digest, and what is
+// no name. Without a reference it is the first name there is.
 func (p *plan) same(ref string, all []int) (out []int) {
-	mine, _ := familiarName(p.d.c.records[p.d.c.of[ref]].name)
-	if _, tagged := p.d.c.names.Tags[ref]; !tagged {
-		mine.tag = ""
+	var repo, tag string
+	if ref != "" {
+		repo, tag, _ = p.d.c.records[p.d.c.of[ref]].readName()
+		if _, tagged := p.d.c.names.Tags[ref]; !tagged {
+			tag = ""
+		}
 	}
 	var digests []int
 	others := false
 	for _, i := range all {
-		r := p.d.c.records[i]
-		f, ok := familiarName(r.name)
+		r, t, ok := p.d.c.records[i].readName()
+		if ok && repo == "" {
+			repo, tag = r, t
+		}
 		switch {
-		case r.isDangling() || !ok:
+		case !ok:
 			out = append(out, i)
-		case f.repo != mine.repo:
-		case mine.tag == "" || f.tag == mine.tag:
+		case r != repo:
+		case ref != "" && tag == "" || t == tag:
 			out = append(out, i)
-		case f.tag == "":
+		case t == "":
 			digests = append(digests, i)
+		case tag == "":
+			tag = t
+			out = append(out, i)
 		default:
 			others = true
 		}

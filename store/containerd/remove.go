@@ -24,17 +24,19 @@ func (s *Store) Remove(ctx context.Context, refOrID string, force bool) (out sto
 	if err != nil {
 		return out, err
 	}
-	what, known, err := d.meant(id, ref, force)
+	what, err := d.meant(id, ref, refOrID, force)
 	if err != nil {
 		return out, err
 	}
-	before := s.stacks(d.c, func(r record) bool { return r.space == d.space && slices.Contains(known, r.target.Digest) })
+	before := s.stacks(d.c, func(r record) bool {
+		return r.space == d.space && slices.ContainsFunc(what, func(m meant) bool { return m.target == r.target.Digest })
+	})
 	deleted := map[digest.Digest]bool{}
-	for _, w := range what {
+	for _, m := range what {
 		var done []api.Removed
-		done, err = d.Client.Remove(ctx, w, force, false)
+		done, err = d.Client.Remove(ctx, m.name, force, false)
 		for _, r := range done {
-			if r.Untagged != "" {
+			if r.Untagged != "" && !strings.HasPrefix(r.Untagged, dangling+"@") {
 				out.Untagged = append(out.Untagged, d.shown(r.Untagged))
 			}
 			deleted[digest.Digest(r.Deleted)] = true
@@ -120,35 +122,60 @@ func (s *Store) lost(ctx context.Context, d *dockerd, before []stack, first dige
 	return out
 }
 
-// meant returns what the daemon has to remove for a reference, or for all names
-// of an ID, and the digests by which it knows that.
-func (d *dockerd) meant(id digest.Digest, ref string, force bool) (what []string, known []digest.Digest, err error) {
+// meant is what the daemon is asked to remove: what by its name there, a digest
+// or a reference, is a digest that it knows.
+type meant struct {
+	name   string
+	target digest.Digest
+}
+
+// meant returns what is meant by a reference, or with ref "" by the ID of an
+// image or an engine's digest, whole or its beginning, that was given for it.
+func (d *dockerd) meant(id digest.Digest, ref, given string, force bool) ([]meant, error) {
 	if ref == "" {
-		if known, err = d.targets(id); err != nil {
-			return nil, nil, err
-		}
-		if len(known) > 1 && !force {
-			return nil, nil, fmt.Errorf("conflict: unable to delete %s (must be forced) - Docker has it %d times, in manifests of their own: %w", short(id), len(known), store.ErrBusy)
-		}
-		for _, t := range known {
-			what = append(what, string(t))
-		}
-		return what, known, nil
+		return d.meantByID(id, given, force)
 	}
 	r, err := d.own(ref)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	known = []digest.Digest{r.target.Digest}
 	repo, of, digested := strings.Cut(ref, "@")
 	switch {
 	case !digested:
-		return []string{r.name}, known, nil
+		return []meant{{r.name, r.target.Digest}}, nil
 	case of != string(r.target.Digest):
-		return nil, nil, fmt.Errorf("%s is no name of Docker's: it is a platform of %s@%s, and goes with that: %w", ref, repo, r.target.Digest, store.ErrNotFound)
+		return nil, fmt.Errorf("%s is no name of Docker's: it is a platform of %s@%s, and goes with that: %w", ref, repo, r.target.Digest, store.ErrNotFound)
 	}
 	f, _ := familiarName(r.name)
-	return []string{f.repo + "@" + of}, known, nil
+	return []meant{{f.repo + "@" + of, r.target.Digest}}, nil
+}
+
+// meantByID is meant without a reference.
+func (d *dockerd) meantByID(id digest.Digest, given string, force bool) ([]meant, error) {
+	of, err := d.targets(id)
+	if err != nil {
+		return nil, err
+	}
+	prefix := strings.TrimPrefix(given, "sha256:")
+	alias := !strings.HasPrefix(id.Encoded(), prefix)
+	names := 0
+	var out []meant
+	for _, k := range of {
+		if alias && !strings.HasPrefix(k.digest.Encoded(), prefix) {
+			continue // another image to Docker
+		}
+		if k.named {
+			names++
+		}
+		out = append(out, meant{string(k.digest), k.digest})
+	}
+	switch {
+	case len(out) == 0:
+		return nil, fmt.Errorf("%.80s is none of Docker's images: it is a platform of %s, and goes with that: %w", given, of[0].digest, store.ErrNotFound)
+	case names > 1 && !force:
+		return nil, fmt.Errorf("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories: %w", short(id), store.ErrBusy)
+	}
+	return out, nil
 }
 
 // short is a digest as engines name images in sentences.

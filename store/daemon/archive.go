@@ -82,7 +82,8 @@ func putTar(t *tar.Writer, name string, size int64, r io.Reader) error {
 	return err
 }
 
-// LoadEmpty gives a name to a new image without layers, which nobody else has, and returns its ID.
+// LoadEmpty makes an image without layers, which nobody else has, with a name or
+// with none, and returns its ID.
 func LoadEmpty(ctx context.Context, c *api.Client, ref string) (digest.Digest, error) {
 	config, err := json.Marshal(map[string]any{
 		"architecture": runtime.GOARCH, "os": "linux", "created": time.Now().UTC(),
@@ -92,6 +93,9 @@ func LoadEmpty(ctx context.Context, c *api.Client, ref string) (digest.Digest, e
 	if err != nil {
 		return "", err
 	}
-	img := store.NewImage{Config: config, Names: []string{ref}}
+	img := store.NewImage{Config: config}
+	if ref != "" {
+		img.Names = []string{ref}
+	}
 	return digest.FromBytes(config), c.Load(ctx, archive{images: []store.NewImage{img}}.write)
 }

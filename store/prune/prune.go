@@ -241,9 +241,9 @@ func (r *Result) add(ctx context.Context, s *state, ref string, done store.Remov
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, store.ErrReadOnly), errors.Is(err, store.ErrUnsupported):
+	case errors.Is(err, store.ErrReadOnly):
 		return err
-	case errors.Is(err, store.ErrBusy):
+	case errors.Is(err, store.ErrBusy), errors.Is(err, store.ErrUnsupported): // of this image: the store was asked before
 		r.Skipped = append(r.Skipped, Problem{ref, err})
 	default:
 		r.Failed = append(r.Failed, Problem{ref, err})

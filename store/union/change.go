@@ -68,9 +68,19 @@ func (c changing) Tag(ctx context.Context, ref string, id digest.Digest) error {
 		if err := c.hidden(ctx, p, ref); err != nil {
 			return err
 		}
-		return t.Tag(ctx, ref, id)
+		if err := t.Tag(ctx, ref, id); !elsewhere(err) {
+			return err
+		} else if why == nil || errors.Is(why, store.ErrUnsupported) {
+			why = err
+		}
 	}
 	return why
+}
+
+// elsewhere tells whether a part could not do something that another may: it has
+// the image, and not as one that it can change.
+func elsewhere(err error) bool {
+	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnsupported)
 }
 
 // hidden fails if a part that goes before p has the name.
@@ -176,7 +186,10 @@ func (c changing) Remove(ctx context.Context, refOrID string, force bool) (store
 	for _, p := range parts {
 		r, err := able[store.Remover](p, "remove images")
 		if err == nil {
-			return r.Remove(ctx, string(id), force)
+			var out store.Removed
+			if out, err = r.Remove(ctx, string(id), force); !elsewhere(err) {
+				return out, err
+			}
 		}
 		if why == nil || errors.Is(why, store.ErrUnsupported) {
 			why = err
@@ -229,6 +242,7 @@ func (u *Union) make() (store.Ingester, error) {
 func (u *Union) target() (store.Ingester, error) {
 	var can []store.Ingester
 	var names string
+	var why error
 	for _, p := range u.Parts() {
 		in, err := able[store.Ingester](p, "take in images")
 		if u.o.Into == p.Name {
@@ -237,6 +251,8 @@ func (u *Union) target() (store.Ingester, error) {
 		if err == nil {
 			can = append(can, in)
 			names += " " + p.Name
+		} else if _, kind := p.Store.(store.Ingester); kind && why == nil {
+			why = err
 		}
 	}
 	switch {
@@ -246,6 +262,9 @@ func (u *Union) target() (store.Ingester, error) {
 		return can[0], nil
 	case len(can) > 1:
 		return nil, fmt.Errorf("several stores can take in images:%s; name just one: %w", names, store.ErrUnsupported)
+	}
+	if why != nil {
+		return nil, why
 	}
 	return nil, store.Cannot(u, "load images")
 }

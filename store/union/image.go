@@ -19,6 +19,37 @@ type image struct {
 // Layers implements store.Image.
 func (i *image) Layers() []store.Layer { return i.layers }
 
+var (
+	_ store.Manifester = (*image)(nil)
+	_ store.Grouped    = (*image)(nil)
+)
+
+// RawManifest implements store.Manifester.
+func (i *image) RawManifest() []byte {
+	if m, ok := i.Image.(store.Manifester); ok {
+		return m.RawManifest()
+	}
+	return nil
+}
+
+// Group implements store.Grouped.
+func (i *image) Group() []digest.Digest {
+	if g, ok := i.Image.(store.Grouped); ok {
+		return g.Group()
+	}
+	return nil
+}
+
+// Graph tells where the part's engine keeps the layers, as docker inspect does.
+func (i *image) Graph() (driver string, data map[string]string) {
+	if g, ok := i.Image.(interface {
+		Graph() (string, map[string]string)
+	}); ok {
+		return g.Graph()
+	}
+	return "", nil
+}
+
 // Image implements store.Store: from the first part where it is whole, else
 // from the first that has it.
 func (u *Union) Image(ctx context.Context, id digest.Digest) (store.Image, error) {
