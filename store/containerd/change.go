@@ -50,8 +50,8 @@ func (d *dockerd) own(ref string) (record, error) {
 	if r.space != d.space {
 		return record{}, d.foreign(ref, r.space)
 	}
-	repo, tag, ok := r.readName()
-	if !ok || tag == "" && !strings.Contains(r.name, "@") || repo == "" || r.target.Digest.Validate() != nil {
+	_, tag, ok := r.readName()
+	if !ok || tag == "" && !strings.Contains(r.name, "@") || r.target.Digest.Validate() != nil {
 		return record{}, fmt.Errorf("%s is %.300q of %.100q in containerd's namespace %s, which Docker does not know as an image's name; use nerdctl or ctr: %w", ref, r.name, string(r.target.Digest), r.space, store.ErrUnsupported)
 	}
 	return r, nil

@@ -622,6 +622,11 @@ func TestLiveUnion(t *testing.T) {
 	if _, err := u.(store.Remover).Remove(background, string(arm), true); err != nil || len(db.asked) != 2 {
 		t.Errorf("%v; the second was asked %q", err, db.asked)
 	}
+	other := db.duplicate(b, names(t, b).Tags["only:1"], "")
+	da.duplicate(a, names(t, a).Tags["app:1"], "")
+	if _, err := u.(store.Remover).Remove(background, other.Encoded()[:20], true); err != nil || !slices.Equal(append(da.asked, db.asked...), []string{"DELETE /images/" + string(other) + "?force=1"}) {
+		t.Errorf("an engine's digest: %v; asked %q %q", err, da.asked, db.asked)
+	}
 	// What a part's image can tell beside what all can.
 	multi := names(t, a).Tags["multi:1"]
 	img, err := u.Image(background, multi)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	digest "github.com/opencontainers/go-digest"
 
@@ -182,12 +183,22 @@ func (c changing) Remove(ctx context.Context, refOrID string, force bool) (store
 	if err != nil {
 		return store.Removed{}, err
 	}
+	// An engine's digest is more than the ID, and one part's.
+	what := refOrID
+	if its := slices.DeleteFunc(slices.Clone(parts), func(p store.Part) bool {
+		is, _, err := store.Resolve(ctx, p.Store, refOrID)
+		return err != nil || is != id
+	}); len(its) > 0 {
+		parts = its
+	} else {
+		what = string(id)
+	}
 	var why error
 	for _, p := range parts {
 		r, err := able[store.Remover](p, "remove images")
 		if err == nil {
 			var out store.Removed
-			if out, err = r.Remove(ctx, string(id), force); !elsewhere(err) {
+			if out, err = r.Remove(ctx, what, force); !elsewhere(err) {
 				return out, err
 			}
 		}
