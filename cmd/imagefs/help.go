@@ -211,9 +211,10 @@ DOCKER_HOST, /var/run/docker.sock and $XDG_RUNTIME_DIR/docker.sock, and only if
 its data root is this very directory; otherwise the change fails (EROFS) and says
 why. containerd's store, where Docker 29 and later have their images, is read in
 place and never written; a Docker that runs and has its images there is asked in
-the same way, if its containerd has this very store open. What differs then: the last name of an image is for a moment that of an empty
-image before it is gone; a rename shows both names for a moment; and of a load of
-several images those stay that the daemon finished before it failed at one.
+the same way, if its containerd has this very store open. What differs then: the
+last name of an image is for a moment that of an empty image before it is gone; a
+rename shows both names for a moment; and of a load of several images those stay
+that the daemon finished before it failed at one.
 
 What imagefs works out about the layers of stores that others wrote is kept in
 /var/cache/imagefs, for ordinary users $XDG_CACHE_HOME/imagefs or
