@@ -63,7 +63,7 @@ integration: setup-test ## real mounts, compared with the kernel's own
 	$(GO) test -timeout 30m ./integration ./integration/bench
 
 interop: setup-test ## real engines: their images here, our stores there
-	$(GO) test -timeout 30m ./integration/engines
+	$(GO) test -timeout 45m ./integration/engines
 
 bench: setup-bench ## measure against overlayfs, fuse-overlayfs, docker, podman and tar; BENCH='-rows REGEXP -rounds N -check'
 	$(GO) test -count=1 -timeout 60m -v -run TestBench ./integration/bench -args -full $(BENCH)

@@ -18,6 +18,7 @@ const (
 	ring         = "imagefs, io_uring"
 	ringReadOnly = "imagefs --read-only, io_uring"
 	fuseOvl      = "fuse-overlayfs"
+	inMemory     = "tmpfs"
 )
 
 // The contestants of other groups.
@@ -67,8 +68,9 @@ const (
 // groups are the tables, in their order.
 var groups = []group{
 	{"read", "Reading", "Milliseconds, with the ratio to overlayfs on the same layer directories (below 1 is faster) and, in brackets, the smallest and the largest value. " +
-		"--passthrough is for big files, and measured with those. *cold*: all caches of the machine dropped, mounted anew. *fresh*: mounted anew, the layers' files in the page cache. *warm*: right after the same command.",
-		[]string{kernel, kernelAgain, ours, readOnly, passthrough, ring, ringReadOnly, fuseOvl}, kernel},
+		"--passthrough is for big files, and measured with those. *cold*: all caches of the machine dropped, mounted anew. *fresh*: mounted anew, the layers' files in the page cache. *warm*: right after the same command. " +
+		"tmpfs: a copy of the merged tree in memory, by the kernel alone, which no file system can be much ahead of.",
+		[]string{kernel, kernelAgain, ours, readOnly, passthrough, ring, ringReadOnly, fuseOvl, inMemory}, kernel},
 	{"foreign", "A store that another program wrote, never seen", "Milliseconds: to mount, and then to list the image's root and one directory deep in it, where no layer has an index. overlayfs: the same layers.",
 		[]string{kernel, ours, readOnly, ring, ringReadOnly}, kernel},
 	{"memory", "Memory of the servers", "Megabytes that are resident, after `find -printf` over the image of many files on a new mount.",

@@ -69,6 +69,10 @@ func TestJudge(t *testing.T) {
 		"memory/find over the image of many files/resident/imagefs": {19 << 20},
 		"load memory/a docker-archive//imagefs":                     {64<<20 + 1},
 		"many/1,000 images, 10,000 tags/mount/imagefs":              {0.1},
+		"read/10,000 small files/warm/overlayfs":                    {2},
+		"read/10,000 small files/warm/fuse-overlayfs":               {5},
+		"read/10,000 small files/warm/imagefs":                      {2},
+		"read/10,000 small files/warm/tmpfs":                        {1},
 	})
 	judged := map[string]verdict{}
 	for _, v := range d.judge() {
@@ -87,6 +91,8 @@ func TestJudge(t *testing.T) {
 		"find -printf, fresh, to overlayfs, over io_uring":      "not met",
 		"find -printf, cold, to overlayfs":                      notMeasured,
 		"find over the image of many files, resident":           "met",
+		"10,000 small files, warm, to fuse-overlayfs":           "not met; nor by tmpfs, 0.20",
+		"10,000 small files, warm, to overlayfs":                "met",
 		"memory of imagefs load: a docker-archive":              "not met",
 		"1,000 images, 10,000 tags, mount":                      "met",
 		"1,000 images, 10,000 tags, first ls of a tag":          notMeasured,

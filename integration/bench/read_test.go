@@ -91,12 +91,18 @@ func reading(w workload) func(r *run) {
 			prepareList(r, s, w)
 		}
 		s.warmUp(r.t)
+		names := s.names()
+		if s.copy != nil {
+			names = append(names, inMemory)
+		}
 		r.everyRound(func(n int) {
-			r.byTurns(n, s.names(), func(t testing.TB, name string) {
+			r.byTurns(n, names, func(t testing.TB, name string) {
 				v := s.view(name)
 				defer v.unmount(t)
 				roots := v.mount(t)
-				r.add(fresh, name, w.run(t, s, roots))
+				if first := w.run(t, s, roots); name != inMemory {
+					r.add(fresh, name, first)
+				}
 				r.add(warm, name, w.run(t, s, roots))
 			})
 		})

@@ -29,6 +29,7 @@ type set struct {
 	dirs    []string // the layers' directories, each once
 	stacks  []stack  // of the refs
 	views   []view
+	copy    *copied // of the image of many files; nil of others
 }
 
 // set returns a set, which is made at the first call and stays until the end.
@@ -58,7 +59,13 @@ func (b *bench) set(t testing.TB, name string) *set {
 	if name == setBig && has(t, "mount", "--passthrough") {
 		s.views = append(s.views, &imagefs{title: passthrough, flags: append([]string{"--read-only", "--passthrough"}, b.dev()...), s: s.s, ids: s.ids, dir: b.dir(t)})
 	}
+	if name == setFiles {
+		s.copy = &copied{of: s.views[0], at: b.dir(t)}
+	}
 	b.t.Cleanup(func() {
+		if s.copy != nil {
+			s.copy.end(b.t)
+		}
 		for _, v := range s.views {
 			v.unmount(b.t)
 		}
@@ -115,6 +122,9 @@ func realArchive(name string) string {
 }
 
 func (s *set) view(name string) view {
+	if name == inMemory {
+		return s.copy
+	}
 	return s.views[slices.IndexFunc(s.views, func(v view) bool { return v.name() == name })]
 }
 

@@ -117,6 +117,12 @@ func (d *document) judge() []verdict {
 		default:
 			v.Met = "met by " + strings.Join(met, " and ") + " only"
 		}
+		// A target that the kernel itself misses in memory is nobody's to meet.
+		if r, ok := d.find(key{t.group, t.row, t.state, inMemory}); ok && len(met) == 0 && len(not) > 0 {
+			if value, ok := d.value(t, r); ok && !t.holds(value) {
+				v.Met += "; nor by " + inMemory + ", " + t.number(value, r.Unit)
+			}
+		}
 		out = append(out, v)
 	}
 	return out

@@ -97,6 +97,39 @@ func (o *overlay) memory(t testing.TB) (sum memory) {
 	return sum
 }
 
+// copied is a copy of what another view shows, in memory. It stays until the run
+// ends, so it is always warm.
+type copied struct {
+	of   view
+	at   string
+	made bool
+}
+
+func (c *copied) name() string { return inMemory }
+
+func (c *copied) mount(t testing.TB) []string {
+	t.Helper()
+	if !c.made {
+		harness.Run(t, "mount", "-t", "tmpfs", "tmpfs", c.at)
+		c.made = true
+		harness.Run(t, "cp", "-a", c.of.mount(t)[0]+"/.", c.at)
+		c.of.unmount(t)
+	}
+	return []string{c.at}
+}
+
+func (c *copied) unmount(testing.TB) {}
+
+func (c *copied) memory(testing.TB) memory { return memory{} }
+
+// end takes the copy away.
+func (c *copied) end(t testing.TB) {
+	t.Helper()
+	if c.made {
+		harness.Run(t, "umount", c.at)
+	}
+}
+
 // imagefs is the view by imagefs: one server for all images.
 type imagefs struct {
 	title string
