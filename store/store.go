@@ -8,7 +8,9 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"strings"
@@ -31,6 +33,18 @@ type Names struct {
 // Equal tells whether both have the same names for the same images.
 func (n Names) Equal(o Names) bool {
 	return maps.Equal(n.Tags, o.Tags) && maps.Equal(n.Digests, o.Digests) && maps.Equal(n.Aliases, o.Aliases)
+}
+
+// Has tells whether an image has a name, a tag or a digest reference.
+func (n Names) Has(id digest.Digest) bool {
+	for _, refs := range []map[string]digest.Digest{n.Tags, n.Digests} {
+		for _, i := range refs {
+			if i == id {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Alias returns the image of which an alias starts with prefix, like "sha256:0123",
@@ -162,6 +176,20 @@ type Removal struct {
 	// decided on: a reference must still be this image's, else ErrNotFound; with
 	// its own ID it must still have no name, else ErrBusy.
 	Still digest.Digest
+}
+
+// Foreseen fails if the removal would be of something else by now, as Still has it.
+func (r Removal) Foreseen(names Names) error {
+	switch {
+	case r.Still == "":
+	case r.Ref == string(r.Still):
+		if names.Has(r.Still) {
+			return fmt.Errorf("image %.12s has got a name: %w", r.Still.Encoded(), ErrBusy)
+		}
+	case cmp.Or(names.Tags[r.Ref], names.Digests[r.Ref]) != r.Still:
+		return fmt.Errorf("%s is another image's by now: %w", r.Ref, ErrNotFound)
+	}
+	return nil
 }
 
 // Previewer is a Remover that can tell what it would do.

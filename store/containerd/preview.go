@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	digest "github.com/opencontainers/go-digest"
@@ -25,7 +26,10 @@ func (s *Store) Preview(ctx context.Context, list ...store.Removal) ([]store.Rem
 		return nil, nil, err
 	}
 	d.gone = map[int]bool{}
-	p := &plan{d: d, used: map[digest.Digest]string{}, ways: map[digest.Digest]int{}, stacks: map[digest.Digest]stack{}, users: map[digest.Digest]int{}}
+	p := &plan{d: d, names: store.Names{Tags: maps.Clone(d.c.names.Tags), Digests: maps.Clone(d.c.names.Digests)}, refs: map[int][]string{}, used: map[digest.Digest]string{}, ways: map[digest.Digest]int{}, stacks: map[digest.Digest]stack{}, users: map[digest.Digest]int{}}
+	for ref, i := range d.c.of {
+		p.refs[i] = append(p.refs[i], ref)
+	}
 	for _, c := range containers {
 		p.used[digest.Digest(c.ImageID)] = c.ID
 	}
@@ -57,6 +61,8 @@ func (s *Store) Preview(ctx context.Context, list ...store.Removal) ([]store.Rem
 // plan is what the daemon would do.
 type plan struct {
 	d      *dockerd
+	names  store.Names              // that are left
+	refs   map[int][]string         // record → the names that are of it, as they are shown
 	kept   []int                    // records that lead to images
 	used   map[digest.Digest]string // target → a container that uses it
 	ways   map[digest.Digest]int    // image → how many records lead to it
@@ -66,14 +72,12 @@ type plan struct {
 
 // remove adds a removal to the plan.
 func (p *plan) remove(r store.Removal) (out store.Removed, err error) {
+	if err := r.Foreseen(p.names); err != nil {
+		return out, err
+	}
 	id, ref := digest.Digest(r.Ref), ""
 	if !store.IsID(id) {
-		id, ref = cmp.Or(p.d.c.names.Tags[r.Ref], p.d.c.names.Digests[r.Ref]), r.Ref
-		if r.Still != "" && id != r.Still {
-			return out, fmt.Errorf("%s is another image's by now: %w", r.Ref, store.ErrNotFound)
-		}
-	} else if r.Still != "" && p.isNamed(id) {
-		return out, fmt.Errorf("image %s has got a name: %w", short(id), store.ErrBusy)
+		id, ref = cmp.Or(p.names.Tags[r.Ref], p.names.Digests[r.Ref]), r.Ref
 	}
 	what, err := p.d.meant(id, ref, r.Ref, false)
 	if err != nil {
@@ -87,16 +91,13 @@ func (p *plan) remove(r store.Removal) (out store.Removed, err error) {
 	return out, nil
 }
 
-// isNamed tells whether an image has a name.
-func (p *plan) isNamed(id digest.Digest) bool {
-	for _, refs := range []map[string]digest.Digest{p.d.c.names.Tags, p.d.c.names.Digests} {
-		for ref, i := range refs {
-			if i == id && !p.d.gone[p.d.c.of[ref]] {
-				return true
-			}
-		}
+// drop takes a record away, with the names that are of it.
+func (p *plan) drop(i int) {
+	p.d.gone[i] = true
+	for _, ref := range p.refs[i] {
+		delete(p.names.Tags, ref)
+		delete(p.names.Digests, ref)
 	}
-	return false
 }
 
 // target plans the removal of what the daemon knows by a digest, by a name if it is not "".
@@ -120,7 +121,7 @@ func (p *plan) target(target digest.Digest, ref string, out *store.Removed) erro
 	first := p.d.c.records[all[0]]
 	if ref != "" && len(all) == 1 && p.hasChildren(target) {
 		// It stays for them, without a name.
-		p.d.gone[all[0]] = true
+		p.drop(all[0])
 		out.Untagged = append(out.Untagged, p.d.shown(first.name))
 		return nil
 	}
@@ -197,7 +198,7 @@ func (p *plan) hasChildren(target digest.Digest) bool {
 // take removes records, and the images to which no other leads.
 func (p *plan) take(records []int, out *store.Removed) {
 	for _, i := range records {
-		p.d.gone[i] = true
+		p.drop(i)
 		r := p.d.c.records[i]
 		if !r.isDangling() {
 			out.Untagged = append(out.Untagged, p.d.shown(r.name))

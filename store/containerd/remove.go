@@ -122,11 +122,10 @@ func (s *Store) lost(ctx context.Context, d *dockerd, before []stack, first dige
 	return out
 }
 
-// meant is what the daemon is asked to remove: what by its name there, a digest
-// or a reference, is a digest that it knows.
+// meant is what the daemon is asked to remove.
 type meant struct {
-	name   string
-	target digest.Digest
+	name   string        // what it is asked for: a reference or a digest
+	target digest.Digest // by which it knows that
 }
 
 // meant returns what is meant by a reference, or with ref "" by the ID of an

@@ -135,7 +135,7 @@ func (s *Store) removalLive(ctx context.Context, c *api.Client, r store.Removal)
 	if err != nil {
 		return store.Removed{}, err
 	}
-	if err := foreseen(repos.names(nil), r); err != nil {
+	if err := r.Foreseen(repos.names(nil)); err != nil {
 		return store.Removed{}, err
 	}
 	return s.removeLive(ctx, c, r.Ref, false)

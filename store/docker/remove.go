@@ -124,19 +124,5 @@ func (p *planner) meant(r store.Removal) (id digest.Digest, ref string, err erro
 	if _, ok := p.images[id]; !ok || !p.live(id) {
 		return "", "", noName(r.Ref)
 	}
-	return id, ref, foreseen(p.names, r)
-}
-
-// foreseen is an error for a removal that would be of something else by now.
-func foreseen(names store.Names, r store.Removal) error {
-	switch {
-	case r.Still == "":
-	case r.Ref == string(r.Still):
-		if hasOther(names, r.Still, nil) {
-			return fmt.Errorf("image %s has got a name: %w", short(r.Still.Encoded()), store.ErrBusy)
-		}
-	case cmp.Or(names.Tags[r.Ref], names.Digests[r.Ref]) != r.Still:
-		return fmt.Errorf("%s is another image's by now: %w", r.Ref, store.ErrNotFound)
-	}
-	return nil
+	return id, ref, r.Foreseen(p.names)
 }

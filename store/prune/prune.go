@@ -197,17 +197,7 @@ func (c candidate) is(ctx context.Context, st store.Store, ref string) (bool, er
 	if err != nil {
 		return false, err
 	}
-	if ref != string(c.id) {
-		return cmp.Or(names.Tags[ref], names.Digests[ref]) == c.id, nil
-	}
-	for _, m := range []map[string]digest.Digest{names.Tags, names.Digests} {
-		for _, id := range m {
-			if id == c.id {
-				return false, nil
-			}
-		}
-	}
-	return true, nil
+	return store.Removal{Ref: ref, Still: c.id}.Foreseen(names) == nil, nil
 }
 
 // all does something with all references of candidates: removes them, or tells what that would do.
