@@ -210,23 +210,29 @@ func loadLive(t *testing.T, d *harness.Docker, m *harness.Mount, s harness.Image
 	})
 	t.Run("cut", func(t *testing.T) {
 		d.Run(t, "rmi", "kit:1")
-		b, err := os.ReadFile(filepath.Join(dir, "docker.tar"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := filepath.Join(dir, "cut.tar")
-		if err := os.WriteFile(p, b[:len(b)/2], 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if code, said := s.Fail(t, "load", "-q", "-i", p); code != 1 || !strings.Contains(said, "truncated") {
-			t.Errorf("%d %q", code, said)
-		}
+		loadCut(t, s, filepath.Join(dir, "docker.tar"))
 		if d.Has(id) {
 			t.Error("there is an image of a cut archive")
 		}
 		s.Run(t, "load", "-q", "-i", filepath.Join(dir, "docker.tar"))
 		agree(t)
 	})
+}
+
+// loadCut tries to load the half of an archive.
+func loadCut(t *testing.T, s harness.Imagefs, archive string) {
+	t.Helper()
+	b, err := os.ReadFile(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := filepath.Join(t.TempDir(), "cut.tar")
+	if err := os.WriteFile(p, b[:len(b)/2], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code, said := s.Fail(t, "load", "-q", "-i", p); code != 1 || !strings.Contains(said, "truncated") {
+		t.Errorf("%d %q", code, said)
+	}
 }
 
 // nothingWritten looks at every file that imagefs opens or changes while a daemon
