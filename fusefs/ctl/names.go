@@ -44,7 +44,7 @@ func able[T any](c *Ctl, part, do string) (T, error) {
 	if !ok {
 		return t, store.Cannot(st, do)
 	}
-	return t, store.Unable(st)
+	return t, nil
 }
 
 // Link gives the image that find finds in a store a name that is not taken.
@@ -113,6 +113,13 @@ func (c *Ctl) Rename(ctx context.Context, uid uint32, part, args string, moves m
 func (c *Ctl) Directory(uid uint32, part, op, args string, do func() error) error {
 	return c.run(uid, op, []byte(args), func(string) (r Result, err error) {
 		if _, err := able[store.Tagger](c, part, "name images"); err != nil {
+			return r, err
+		}
+		st, err := c.within(part)
+		if err == nil {
+			err = store.Unable(st) // who names images finds out
+		}
+		if err != nil {
 			return r, err
 		}
 		return r, do()

@@ -68,9 +68,9 @@ func View(c *api.Client, d api.Daemon) (string, error) {
 	}
 }
 
-// Open opens what is at a path for a process whose root is view, only to look at
+// open opens what is at a path for a process whose root is view, only to look at
 // it. The caller closes the descriptor.
-func Open(view, path string) (int, error) {
+func open(view, path string) (int, error) {
 	v, err := unix.Open(view, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
@@ -82,7 +82,7 @@ func Open(view, path string) (int, error) {
 // Listener returns the ID of the process that listens on the socket that is at a
 // path for a process whose root is view.
 func Listener(view, path string) (pid int, err error) {
-	at, err := Open(view, path)
+	at, err := open(view, path)
 	if err != nil {
 		return 0, err
 	}
@@ -106,9 +106,9 @@ func Listener(view, path string) (pid int, err error) {
 	return int(cred.Pid), nil
 }
 
-// Stat tells what Open opens.
+// Stat tells what is at a path for a process whose root is view.
 func Stat(view, path string) (st unix.Stat_t, err error) {
-	fd, err := Open(view, path)
+	fd, err := open(view, path)
 	if err != nil {
 		return st, err
 	}
