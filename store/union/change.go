@@ -43,9 +43,6 @@ func able[T any](p store.Part, do string) (t T, err error) {
 	case p.Fixed != "":
 		return t, fixed(p)
 	}
-	if err := store.Unable(p.Store); err != nil {
-		return t, err
-	}
 	return ability, nil
 }
 
@@ -66,12 +63,15 @@ func (c changing) Tag(ctx context.Context, ref string, id digest.Digest) error {
 			}
 			continue
 		}
-		if err := c.hidden(ctx, p, ref); err != nil {
+		if err = c.hidden(ctx, p, ref); err == nil {
+			err = t.Tag(ctx, ref, id)
+		} else if unable := store.Unable(p.Store); unable != nil {
+			err = unable // and so hides nothing
+		}
+		if !elsewhere(err) {
 			return err
 		}
-		if err := t.Tag(ctx, ref, id); !elsewhere(err) {
-			return err
-		} else if why == nil || errors.Is(why, store.ErrUnsupported) {
+		if why == nil || errors.Is(why, store.ErrUnsupported) {
 			why = err
 		}
 	}
@@ -256,6 +256,9 @@ func (u *Union) target() (store.Ingester, error) {
 	var why error
 	for _, p := range u.Parts() {
 		in, err := able[store.Ingester](p, "take in images")
+		if err == nil {
+			err = store.Unable(p.Store)
+		}
 		if u.o.Into == p.Name {
 			return in, err
 		}
