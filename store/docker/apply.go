@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -153,7 +154,7 @@ func (s *Store) doUnload(r record) error {
 // doRemove takes names, configs and layers away, in the order in which a dockerd does.
 func (s *Store) doRemove(r record) error {
 	if len(r.Untag) > 0 {
-		if err := s.changeNames(nil, r.Untag); err != nil {
+		if err := s.changeNames(nil, slices.Collect(maps.Keys(r.Untag))); err != nil {
 			return err
 		}
 	}

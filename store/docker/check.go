@@ -21,9 +21,7 @@ import (
 // Check implements store.Checker.
 func (s *Store) Check(ctx context.Context, deep bool, found func(store.Problem)) error {
 	c := checker{s: s, deep: deep, found: found, chains: map[digest.Digest]bool{}, caches: map[string]bool{}}
-	if err := c.names(ctx); err != nil {
-		return err
-	}
+	c.names()
 	ids, err := s.IDs(ctx)
 	if err != nil {
 		return err
@@ -52,21 +50,22 @@ type checker struct {
 
 func (c *checker) say(what string, err error) { c.found(store.Problem{What: what, Err: err}) }
 
-func (c *checker) names(ctx context.Context) error {
+func (c *checker) names() {
 	r, err := c.s.readRepos()
 	if err != nil {
 		c.say("repositories.json", err)
-		return nil
+		return
 	}
 	names := r.names(func(ref string) {
 		c.say("repositories.json", fmt.Errorf("bad reference %.300q: %w", ref, store.ErrCorrupt))
 	})
-	for ref, id := range names.Tags {
-		if !c.s.root.Exists(c.s.at.content + "/" + id.Encoded()) {
-			c.say("repositories.json", fmt.Errorf("%s names %s, which is not there: %w", ref, id, store.ErrCorrupt))
+	for _, refs := range []map[string]digest.Digest{names.Tags, names.Digests} {
+		for ref, id := range refs {
+			if !c.s.root.Exists(c.s.at.content + "/" + id.Encoded()) {
+				c.say("repositories.json", fmt.Errorf("%s names %s, which is not there: %w", ref, id, store.ErrCorrupt))
+			}
 		}
 	}
-	return nil
 }
 
 func (c *checker) image(ctx context.Context, id digest.Digest) error {

@@ -47,6 +47,11 @@
 // order: names, metadata, config, layers from the top. A single name is changed
 // by replacing repositories.json.
 //
+// A record may be repeated long after it was written, by another process, when an
+// engine has used the store in between. So a removal is of a name only while that
+// leads where it did, of an image only while it has no other name, and of a layer
+// only while nothing else stands on it. A load whose stage is gone was over.
+//
 // Locks are taken in this order: Store.writing, the lock file, a daemon's
 // databases. Store.mu and a layer's mu guard memory only; no lock is taken and
 // no store is written while one is held, but an index may be built under a layer's.

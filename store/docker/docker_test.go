@@ -386,7 +386,7 @@ func TestJournalIsRedone(t *testing.T) {
 	if _, err := s2.begin(p.rec); err != nil {
 		t.Fatal(err)
 	}
-	if err := s2.changeNames(nil, p.rec.Untag); err != nil {
+	if err := s2.changeNames(nil, p.untagged); err != nil {
 		t.Fatal(err)
 	}
 	s3, err := Open(s.path, Options{})

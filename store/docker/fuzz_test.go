@@ -18,7 +18,7 @@ func FuzzJournal(f *testing.F) {
 	for _, s := range []string{
 		`{"op":"load","stage":"0123456789abcdef","layers":[{"chain":"` + id + `","cache":"c1","link":"ABC","dir":"0"}],"images":[{"id":"` + id + `"}],"names":{"a:b":"` + id + `"}}`,
 		`{"op":"unload","stage":"0123456789abcdef","layers":[{"chain":"` + id + `","cache":"c1"}]}`,
-		`{"op":"remove","untag":["a:b"],"images":[{"id":"` + id + `","parent":"` + id + `"}],"layers":[{"chain":"` + id + `","cache":"l"}]}`,
+		`{"op":"remove","untag":{"a:b":"` + id + `"},"images":[{"id":"` + id + `","parent":"` + id + `"}],"layers":[{"chain":"` + id + `","cache":"l"}]}`,
 		`{"op":"remove","layers":[{"chain":"` + id + `","cache":"..","link":"../x"}]}`, `[]`, `{`, `null`,
 	} {
 		f.Add([]byte(s))

@@ -207,7 +207,7 @@ func TestRecordThatCannotBeDone(t *testing.T) {
 	s := openNew(t)
 	a, _, _, _ := twoImages(t, s)
 	put(t, s, overlay2.repos, "{")
-	put(t, s, journalDir+"/1.json", `{"op":"remove","untag":["b:1"]}`)
+	put(t, s, journalDir+"/1.json", fmt.Sprintf(`{"op":"remove","untag":{"b:1":%q}}`, a))
 	again, err := Open(s.path, Options{})
 	if err != nil {
 		t.Fatal(err)

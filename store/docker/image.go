@@ -94,8 +94,11 @@ func (s *Store) config(id digest.Digest) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("no such image: %s: %w", id, store.ErrNotFound)
 	}
+	if err = classify(err); isDamaged(err) {
+		err = fmt.Errorf("%w: %w", store.ErrCorrupt, err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("config of image %s: %w: %w", id, store.ErrCorrupt, err)
+		return nil, fmt.Errorf("config of image %s: %w", id, err)
 	}
 	if got := digest.FromBytes(raw); got != id {
 		return nil, fmt.Errorf("config of image %s hashes to %s: %w", id, got, store.ErrCorrupt)

@@ -80,10 +80,12 @@ func (s *Store) ingestDisk() (store.Ingest, error) {
 	if in.root, err = s.root.Sub(p); err != nil {
 		return fail(err)
 	}
-	if in.lock, err = in.root.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o600); err == nil {
-		err = flock(in.lock, unix.LOCK_EX|unix.LOCK_NB)
+	if in.lock, err = in.root.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		in.root.Close()
+		return fail(err)
 	}
-	if err != nil {
+	if err = flock(in.lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		in.lock.Close()
 		in.root.Close()
 		return fail(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 
@@ -11,6 +12,28 @@ import (
 
 	"imagefs/store"
 )
+
+// value reads a file of one value, "" if there is none or it is none. An error
+// says that it could not be read now: what it says may matter.
+func (s *Store) value(p string) (string, error) {
+	b, err := s.root.Read(p, maxSmall)
+	if err = classify(err); err == nil {
+		return strings.TrimSpace(string(b)), nil
+	}
+	if errors.Is(err, fs.ErrNotExist) || isDamaged(err) {
+		return "", nil
+	}
+	return "", err
+}
+
+// list returns the names in a directory, none if there is none.
+func (s *Store) list(p string) ([]string, error) {
+	names, err := s.root.List(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return names, err
+}
 
 // cachesInUse returns the cache IDs that the store's layers and containers
 // have. Two layers have the same only in a store that was tampered with, or
@@ -21,8 +44,8 @@ func (s *Store) cachesInUse() (map[string]bool, error) {
 		dir   string
 		files []string
 	}{{overlay2.layers, []string{"cache-id"}}, {overlay2.mounts, []string{"mount-id", "init-id"}}} {
-		names, err := s.root.List(from.dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		names, err := s.list(from.dir)
+		if err != nil {
 			return nil, err
 		}
 		for _, n := range names {
@@ -30,17 +53,61 @@ func (s *Store) cachesInUse() (map[string]bool, error) {
 				continue
 			}
 			for _, f := range from.files {
-				if b, err := s.root.Read(from.dir+"/"+n+"/"+f, maxSmall); err == nil {
-					used[strings.TrimSpace(string(b))] = true
+				id, err := s.value(from.dir + "/" + n + "/" + f)
+				if err != nil {
+					return nil, err
 				}
+				used[id] = true
 			}
 		}
 	}
 	return used, nil
 }
 
-// chains returns the chain IDs of an image's layers, bottom first. The error is
-// that of an image that is broken: it keeps no layers.
+// mounted returns the chain IDs that containers stand on.
+func (s *Store) mounted() ([]digest.Digest, error) {
+	names, err := s.list(overlay2.mounts)
+	if err != nil {
+		return nil, err
+	}
+	var out []digest.Digest
+	for _, n := range names {
+		c, err := s.value(overlay2.mounts + "/" + n + "/parent")
+		if err != nil {
+			return nil, err
+		}
+		if store.IsID(digest.Digest(c)) {
+			out = append(out, digest.Digest(c))
+		}
+	}
+	return out, nil
+}
+
+// above returns, by chain ID, the layers that stand directly on it, of images or
+// not: those of BuildKit's cache belong to none.
+func (s *Store) above() (map[digest.Digest][]digest.Digest, error) {
+	names, err := s.list(overlay2.layers)
+	if err != nil {
+		return nil, err
+	}
+	out := map[digest.Digest][]digest.Digest{}
+	for _, n := range names {
+		if !store.IsHex64(n) {
+			continue
+		}
+		parent, err := s.value(overlay2.layers + "/" + n + "/parent")
+		if err != nil {
+			return nil, err
+		}
+		if p := digest.Digest(parent); p != "" {
+			out[p] = append(out[p], digest.NewDigestFromEncoded(digest.SHA256, n))
+		}
+	}
+	return out, nil
+}
+
+// chains returns the chain IDs of an image's layers, bottom first. With an error
+// that isBroken the image is broken, and keeps no layers.
 func (s *Store) chains(id digest.Digest) ([]digest.Digest, error) {
 	raw, err := s.config(id)
 	if err != nil {
@@ -59,29 +126,103 @@ func (s *Store) chains(id digest.Digest) ([]digest.Digest, error) {
 	return out, nil
 }
 
-// harmless takes out of the record of a removal the layers of images that it
-// does not remove: a record may be a stranger's.
+// isBroken tells whether an error says that an image is broken, as opposed to that
+// it could not be read now: then nobody knows which layers it needs.
+func isBroken(err error) bool { return errors.Is(err, store.ErrNotFound) || isDamaged(err) }
+
+// harmless takes out of the record of a removal what it must not take, or not any
+// more: a record may be a stranger's, and since the process that wrote it died an
+// engine may have changed the store.
 func (s *Store) harmless(r record) (record, error) {
-	if r.Op == opLoad || len(r.Layers) == 0 {
+	if r.Op == opLoad {
 		return r, nil
 	}
-	names, err := s.root.List(overlay2.content)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	now, err := s.readRepos()
+	if err != nil {
 		return r, err
+	}
+	names := now.names(nil)
+	leads := func(ref string, id digest.Digest) bool { return names.Tags[ref] == id || names.Digests[ref] == id }
+	r.Untag = maps.Clone(r.Untag)
+	maps.DeleteFunc(r.Untag, func(ref string, id digest.Digest) bool { return !leads(ref, id) })
+	named := map[digest.Digest]bool{}
+	for _, m := range []map[string]digest.Digest{names.Tags, names.Digests} {
+		for ref, id := range m {
+			if r.Untag[ref] != id && r.Names[ref] != id {
+				named[id] = true
+			}
+		}
+	}
+	r.Images = slices.DeleteFunc(slices.Clone(r.Images), func(i recordImage) bool { return named[i.ID] })
+	if len(r.Layers) == 0 {
+		return r, nil
+	}
+	r.Layers, err = s.unneeded(r)
+	return r, err
+}
+
+// unneeded returns the layers of a record that nothing stands on but what goes with them.
+func (s *Store) unneeded(r record) ([]recordLayer, error) {
+	needed, err := s.neededWithout(r.Images)
+	if err != nil {
+		return nil, err
+	}
+	above, err := s.above()
+	if err != nil {
+		return nil, err
+	}
+	going, other := map[digest.Digest]bool{}, map[digest.Digest]bool{}
+	for _, l := range r.Layers {
+		cache, err := s.value(overlay2.layers + "/" + l.Chain.Encoded() + "/cache-id")
+		if err != nil {
+			return nil, err
+		}
+		going[l.Chain] = true
+		// Of a layer that was made again since, the old content is in nobody's way.
+		other[l.Chain] = cache != l.Cache
+	}
+	stays := func(l recordLayer) bool {
+		return !other[l.Chain] && (needed[l.Chain] || slices.ContainsFunc(above[l.Chain], func(c digest.Digest) bool { return !going[c] }))
+	}
+	out := slices.Clone(r.Layers)
+	for n := -1; n != len(out); {
+		n = len(out)
+		out = slices.DeleteFunc(out, func(l recordLayer) bool {
+			if !stays(l) {
+				return false
+			}
+			delete(going, l.Chain)
+			return true
+		})
+	}
+	return out, nil
+}
+
+// neededWithout returns the layers of all images but some, and those that containers stand on.
+func (s *Store) neededWithout(gone []recordImage) (map[digest.Digest]bool, error) {
+	names, err := s.list(overlay2.content)
+	if err != nil {
+		return nil, err
 	}
 	needed := map[digest.Digest]bool{}
 	for _, n := range names {
 		id := digest.NewDigestFromEncoded(digest.SHA256, n)
-		if !store.IsHex64(n) || slices.ContainsFunc(r.Images, func(i recordImage) bool { return i.ID == id }) {
+		if !store.IsHex64(n) || slices.ContainsFunc(gone, func(i recordImage) bool { return i.ID == id }) {
 			continue
 		}
-		chains, _ := s.chains(id)
+		chains, err := s.chains(id)
+		if err != nil && !isBroken(err) {
+			return nil, err
+		}
 		for _, c := range chains {
 			needed[c] = true
 		}
 	}
-	r.Layers = slices.DeleteFunc(slices.Clone(r.Layers), func(l recordLayer) bool { return needed[l.Chain] })
-	return r, nil
+	mounted, err := s.mounted()
+	for _, c := range mounted {
+		needed[c] = true
+	}
+	return needed, err
 }
 
 // own tells whether the store is ours alone. Engines keep layers that belong to
@@ -90,16 +231,16 @@ func (s *Store) own() bool {
 	return s.root.IsDir(ownDir) && !s.root.IsDir("buildkit") && !s.root.IsDir("containers")
 }
 
-// orphans returns the layers that no image needs, from the top.
-func (s *Store) orphans(needed map[digest.Digest]bool) []digest.Digest {
+// byDepth returns the layers that there are, from the top.
+func (s *Store) byDepth() []digest.Digest {
 	names, err := s.root.List(overlay2.layers)
 	if err != nil {
 		return nil
 	}
 	depth := map[digest.Digest]int{}
 	for _, n := range names {
-		if id := digest.NewDigestFromEncoded(digest.SHA256, n); store.IsHex64(n) && !needed[id] {
-			depth[id] = 0
+		if store.IsHex64(n) {
+			depth[digest.NewDigestFromEncoded(digest.SHA256, n)] = 0
 		}
 	}
 	for id := range depth {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,7 +33,7 @@ type record struct {
 	Layers []recordLayer            `json:"layers,omitempty"` // load: bottom first; remove: top first
 	Images []recordImage            `json:"images,omitempty"`
 	Names  map[string]digest.Digest `json:"names,omitempty"` // to set
-	Untag  []string                 `json:"untag,omitempty"`
+	Untag  map[string]digest.Digest `json:"untag,omitempty"` // to take away while they lead there
 }
 
 type recordLayer struct {
@@ -90,6 +91,11 @@ func (r record) valid() error {
 	for ref, id := range r.Names {
 		if f, err := store.FamiliarTag(ref); err != nil || f != ref || !store.IsID(id) {
 			return bad("name", ref)
+		}
+	}
+	for ref, id := range r.Untag {
+		if !store.IsID(id) {
+			return bad("image ID of "+ref, string(id))
 		}
 	}
 	return nil
@@ -160,12 +166,13 @@ func (s *Store) readRecord(file string) (r record, err error) {
 	if err := r.valid(); err != nil {
 		return r, fmt.Errorf("%s: %w", file, err)
 	}
-	return s.harmless(r)
+	return r, nil
 }
 
-// isDamaged tells whether an error says that something is no record of ours.
+// isDamaged tells whether an error says that something is not what it should be,
+// as opposed to that it could not be read now.
 func isDamaged(err error) bool {
-	for _, e := range []error{store.ErrCorrupt, store.ErrTooLarge, beneath.ErrNotRegular, unix.ELOOP} {
+	for _, e := range []error{store.ErrCorrupt, store.ErrTooLarge, beneath.ErrNotRegular, unix.ELOOP, unix.ENOTDIR} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -189,19 +196,37 @@ func (s *Store) setAside(file string, why error) error {
 
 // redo finishes one record. A load that cannot be finished is taken back.
 func (s *Store) redo(file string, r record) error {
-	err := s.do(r)
+	if r.Op == opLoad && r.Stage != "" && !s.root.Exists(stageDir+"/"+r.Stage) {
+		return s.end(file) // the stage goes last: what others have done since stays
+	}
+	r, err := s.harmless(r)
+	if err != nil {
+		return err
+	}
+	err = s.do(r)
 	if err != nil && r.Op == opLoad {
 		s.log.Warn("an interrupted load cannot be finished and is taken back", "err", err)
 		return s.takeBack(file, r)
 	}
-	return s.finish(file, err)
+	return s.finish(file, r, err)
 }
 
-// finish forgets a record that was done with that result.
-func (s *Store) finish(file string, err error) error {
+// finish forgets a record that was done with that result. If something is still
+// on disk, what remains of the record is that: names and images that are made
+// from here on are others.
+func (s *Store) finish(file string, r record, err error) error {
 	if errors.Is(err, errLeft) {
 		s.log.Warn("what was removed is still on disk", "err", err)
-		return nil
+		rest := record{Op: opRemove, Layers: r.Layers}
+		if r.Op == opUnload { // its layers are listed from the bottom
+			rest.Layers = slices.Clone(r.Layers)
+			slices.Reverse(rest.Layers)
+		}
+		if s.writeRecord(file, rest) == nil {
+			return nil
+		}
+		// Better to leave it to check than to remove again what has come since.
+		return s.end(file)
 	}
 	if err != nil {
 		return err
@@ -212,13 +237,17 @@ func (s *Store) finish(file string, err error) error {
 // takeBack undoes a load whose steps failed, for want of space above all.
 func (s *Store) takeBack(file string, r record) error {
 	r.Op = opUnload
+	r, err := s.harmless(r)
+	if err != nil {
+		return err
+	}
 	// If the record cannot be changed, it must at least not be done again.
 	if err := s.writeRecord(file, r); err != nil {
 		if err := s.root.Remove(file); err != nil {
 			return err
 		}
 	}
-	return s.finish(file, s.doUnload(r))
+	return s.finish(file, r, s.doUnload(r))
 }
 
 func (s *Store) do(r record) error {

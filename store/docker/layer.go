@@ -2,10 +2,12 @@ package docker
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 
 	digest "github.com/opencontainers/go-digest"
 
@@ -25,7 +27,7 @@ type layerRec struct {
 	broken        error // what is wrong with it on disk; then only the IDs count
 
 	*unpacked.Layer
-	blob func() digest.Digest
+	blob atomic.Pointer[digest.Digest] // what readBlob returned
 }
 
 var (
@@ -61,9 +63,9 @@ func isMade[S string | []byte](s S, most int, only func(byte) bool) bool {
 func (s *Store) layer(chain, parent, diff digest.Digest) *layerRec {
 	cache, size, err := s.readLayer(chain, parent, diff)
 	if err != nil {
-		return s.newLayer(layerRec{chain: chain, parent: parent, diff: diff, size: size, broken: err})
+		return s.newLayer(&layerRec{chain: chain, parent: parent, diff: diff, size: size, broken: err})
 	}
-	rec := layerRec{chain: chain, parent: parent, diff: diff, cache: cache, size: size}
+	rec := &layerRec{chain: chain, parent: parent, diff: diff, cache: cache, size: size}
 	if rec.dir, rec.upper, err = s.content(cache); err != nil {
 		rec.broken = fmt.Errorf("layer %s: %w", chain, err)
 		return s.newLayer(rec)
@@ -81,11 +83,9 @@ func (s *Store) layer(chain, parent, diff digest.Digest) *layerRec {
 	return l
 }
 
-func (s *Store) newLayer(rec layerRec) *layerRec {
-	l := &rec
+func (s *Store) newLayer(l *layerRec) *layerRec {
 	l.s = s
 	l.Layer = s.set.New(l.key(), l.diff, l)
-	l.blob = sync.OnceValue(l.readBlob)
 	return l
 }
 
@@ -158,19 +158,31 @@ func (l *layerRec) Digest() digest.Digest {
 	if m, ok := l.Known(); ok && m.Blob != "" {
 		return m.Blob
 	}
-	return l.blob()
+	if d := l.blob.Load(); d != nil {
+		return *d
+	}
+	d, err := l.readBlob()
+	if err == nil {
+		l.blob.Store(&d)
+	}
+	return d
 }
 
-func (l *layerRec) readBlob() digest.Digest {
+// readBlob returns what a pull recorded, "" if nothing is. With an error that could
+// not be read now.
+func (l *layerRec) readBlob() (digest.Digest, error) {
 	b, err := l.s.root.Read(l.s.at.dist+"/v2metadata-by-diffid/sha256/"+l.diff.Encoded(), 1<<20)
+	if errors.Is(err, fs.ErrNotExist) || isDamaged(classify(err)) {
+		return "", nil
+	}
 	if err != nil {
-		return ""
+		return "", err
 	}
 	var meta []struct{ Digest digest.Digest }
 	if json.Unmarshal(b, &meta) == nil && len(meta) > 0 && meta[0].Digest.Validate() == nil {
-		return meta[0].Digest
+		return meta[0].Digest, nil
 	}
-	return ""
+	return "", nil
 }
 
 // HasTar implements store.TarHolder.

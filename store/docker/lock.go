@@ -36,8 +36,12 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
-	s.writing.Lock()
-	release := []func(){s.writing.Unlock}
+	select {
+	case s.writing <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	release := []func(){func() { <-s.writing }}
 	free := func() {
 		for i := len(release) - 1; i >= 0; i-- {
 			release[i]()
@@ -56,7 +60,7 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 		return nil, readOnly(err)
 	}
 	release = append(release, func() { f.Close() })
-	for end := time.Now().Add(lockWait); ; {
+	for end := time.After(lockWait); ; {
 		err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			break
@@ -64,12 +68,11 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("lock store %s: %w", s.path, err)
 		}
-		if time.Now().After(end) {
-			return nil, fmt.Errorf("another process is writing to the store %s: %w", s.path, store.ErrBusy)
-		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		case <-end:
+			return nil, fmt.Errorf("another process is writing to the store %s: %w", s.path, store.ErrBusy)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

@@ -1,10 +1,12 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -29,9 +31,11 @@ type planner struct {
 	parents    map[digest.Digest]digest.Digest
 	containers []container
 	rec        record
-	gone       []digest.Digest        // images, each with its layers from the top, as Docker tells of them
-	uses       map[digest.Digest]int  // chain ID → what stands on it; nil before it is counted
-	done       map[digest.Digest]bool // images that go, layers that were looked at
+	untagged   []string                          // names that go, in the order in which Docker tells of them
+	gone       []digest.Digest                   // images, each with its layers from the top, as Docker tells of them
+	uses       map[digest.Digest]int             // chain ID → images and containers that stand on it
+	above      map[digest.Digest][]digest.Digest // chain ID → layers that stand directly on it
+	done       map[digest.Digest]bool            // images that go, layers that were looked at
 }
 
 func (s *Store) planner(ctx context.Context) (*planner, error) {
@@ -39,7 +43,7 @@ func (s *Store) planner(ctx context.Context) (*planner, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{s: s, names: r.names(nil), images: map[digest.Digest][]digest.Digest{}, broken: map[digest.Digest]bool{}, parents: map[digest.Digest]digest.Digest{}, done: map[digest.Digest]bool{}, rec: record{Op: opRemove}}
+	p := &planner{s: s, names: r.names(nil), images: map[digest.Digest][]digest.Digest{}, broken: map[digest.Digest]bool{}, parents: map[digest.Digest]digest.Digest{}, done: map[digest.Digest]bool{}, rec: record{Op: opRemove, Untag: map[string]digest.Digest{}}}
 	ids, err := s.IDs(ctx)
 	if err != nil {
 		return nil, err
@@ -47,18 +51,23 @@ func (s *Store) planner(ctx context.Context) (*planner, error) {
 	for _, id := range ids {
 		p.images[id] = nil
 		p.parents[id] = s.parentOf(id)
-		if p.images[id], err = s.chains(id); err != nil {
+		if p.images[id], err = s.chains(id); err != nil && !isBroken(err) {
+			return nil, fmt.Errorf("which layers are needed cannot be told: %w", err)
+		}
+		if err != nil {
 			p.broken[id] = true // it keeps no layers, and can be removed
 		}
 	}
-	p.containers, err = s.containers()
-	return p, err
+	if p.containers, err = s.containers(); err != nil {
+		return nil, err
+	}
+	return p, p.count()
 }
 
 func (s *Store) containers() ([]container, error) {
-	names, err := s.root.List("containers")
+	names, err := s.list("containers") // there are none in the embedded store
 	if err != nil {
-		return nil, nil // no containers, as in the embedded store
+		return nil, err
 	}
 	var out []container
 	for _, n := range names {
@@ -66,12 +75,17 @@ func (s *Store) containers() ([]container, error) {
 			continue
 		}
 		b, err := s.root.Read("containers/"+n+"/config.v2.json", 16<<20)
-		if err != nil {
-			continue
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // Docker does not know it either
 		}
 		c := container{}
-		if err := json.Unmarshal(b, &c); err != nil {
-			return nil, fmt.Errorf("container %s: %w: %w", n, store.ErrCorrupt, err)
+		if err == nil {
+			if err = json.Unmarshal(b, &c); err != nil {
+				err = fmt.Errorf("%w: %w", store.ErrCorrupt, err)
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("which image the container %s uses cannot be told: %w", n, err)
 		}
 		c.ID = n
 		out = append(out, c)
@@ -81,22 +95,25 @@ func (s *Store) containers() ([]container, error) {
 
 // step adds one removal to the plan, and tells what it adds.
 func (p *planner) step(id digest.Digest, ref, given string, force bool) (store.Removed, error) {
-	untagged, gone, images := len(p.rec.Untag), len(p.gone), len(p.rec.Images)
+	untagged, gone, images := len(p.untagged), len(p.gone), len(p.rec.Images)
 	if err := p.remove(id, ref, given, force); err != nil {
 		return store.Removed{}, err
 	}
 	if len(p.rec.Images) > images && p.sweeps() {
-		for _, c := range p.s.orphans(p.needed()) {
-			p.layer(c)
+		for _, c := range p.s.byDepth() {
+			if p.uses[c] == 0 && !p.carries(c) {
+				p.layer(c)
+			}
 		}
 	}
-	return store.Removed{Untagged: slices.Clone(p.rec.Untag[untagged:]), Deleted: slices.Clone(p.gone[gone:])}, nil
+	return store.Removed{Untagged: slices.Clone(p.untagged[untagged:]), Deleted: slices.Clone(p.gone[gone:])}, nil
 }
 
 // untag adds names to those that go.
 func (p *planner) untag(refs ...string) {
-	p.rec.Untag = append(p.rec.Untag, refs...)
+	p.untagged = append(p.untagged, refs...)
 	for _, r := range refs {
+		p.rec.Untag[r] = cmp.Or(p.names.Tags[r], p.names.Digests[r])
 		delete(p.names.Tags, r)
 		delete(p.names.Digests, r)
 	}
@@ -226,12 +243,11 @@ func (p *planner) delete(id digest.Digest, given string, force, quiet bool) erro
 	p.rec.Images = append(p.rec.Images, recordImage{ID: id})
 	p.gone = append(p.gone, id)
 	p.done[id] = true
-	p.count()
 	for _, c := range p.images[id] {
 		p.uses[c]--
 	}
 	for _, c := range slices.Backward(p.images[id]) {
-		if p.uses[c] > 0 {
+		if p.uses[c] > 0 || p.carries(c) {
 			break
 		}
 		p.layer(c)
@@ -252,38 +268,30 @@ func (p *planner) hasChildren(id digest.Digest) bool {
 	return false
 }
 
-// count counts, once, how many images and containers stand on each layer.
-func (p *planner) count() {
-	if p.uses != nil {
-		return
+// count counts what stands on each layer.
+func (p *planner) count() error {
+	mounted, err := p.s.mounted()
+	if err != nil {
+		return err
+	}
+	if p.above, err = p.s.above(); err != nil {
+		return err
 	}
 	p.uses = map[digest.Digest]int{}
+	for _, c := range mounted {
+		p.uses[c]++
+	}
 	for _, chains := range p.images {
 		for _, c := range chains {
 			p.uses[c]++
 		}
 	}
-	for _, c := range p.mounted() {
-		// A container's layer stands on a chain, which stands on others.
-		for n := 0; store.IsID(c) && n < store.MaxLayers; n++ {
-			p.uses[c]++
-			b, err := p.s.root.Read(overlay2.layers+"/"+c.Encoded()+"/parent", maxSmall)
-			if err != nil {
-				break
-			}
-			c = digest.Digest(b)
-		}
-	}
+	return nil
 }
 
-// needed returns the layers that something stands on.
-func (p *planner) needed() map[digest.Digest]bool {
-	p.count()
-	needed := map[digest.Digest]bool{}
-	for c, n := range p.uses {
-		needed[c] = n > 0
-	}
-	return needed
+// carries tells whether a layer that stays stands on this one.
+func (p *planner) carries(c digest.Digest) bool {
+	return slices.ContainsFunc(p.above[c], func(on digest.Digest) bool { return !p.done[on] })
 }
 
 // sweeps tells whether the layers that belong to no image go, too: with a
@@ -315,21 +323,6 @@ func (p *planner) layer(c digest.Digest) {
 	}
 	p.rec.Layers = append(p.rec.Layers, l)
 	p.gone = append(p.gone, c)
-}
-
-// mounted returns the chains that containers stand on.
-func (p *planner) mounted() []digest.Digest {
-	names, err := p.s.root.List(overlay2.mounts)
-	if err != nil {
-		return nil
-	}
-	var out []digest.Digest
-	for _, n := range names {
-		if b, err := p.s.root.Read(overlay2.mounts+"/"+n+"/parent", maxSmall); err == nil {
-			out = append(out, digest.Digest(strings.TrimSpace(string(b))))
-		}
-	}
-	return out
 }
 
 func short(hex string) string { return hex[:min(12, len(hex))] }

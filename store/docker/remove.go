@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	digest "github.com/opencontainers/go-digest"
 
@@ -44,14 +46,14 @@ func (p *planner) carryOut() error {
 	}
 	if len(p.rec.Images) == 0 {
 		// Names alone are one step and need no journal.
-		return p.s.changeNames(nil, p.rec.Untag)
+		return p.s.changeNames(nil, slices.Collect(maps.Keys(p.rec.Untag)))
 	}
 	file, err := p.s.begin(p.rec)
 	if err != nil {
 		return err
 	}
 	beneath.Step()
-	return p.s.finish(file, p.s.doRemove(p.rec))
+	return p.s.finish(file, p.rec, p.s.doRemove(p.rec))
 }
 
 var (
