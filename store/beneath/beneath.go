@@ -23,6 +23,8 @@ var (
 	ErrTooLarge = errors.New("too large")
 	// ErrNotRegular: something else where there should be a regular file.
 	ErrNotRegular = errors.New("not a regular file")
+	// ErrNotSynced: a file was replaced, but may not be after a crash.
+	ErrNotSynced = errors.New("written, but it may not survive a crash")
 )
 
 // maxNames bounds what List returns.
@@ -265,7 +267,8 @@ func (r *Root) Remove(p string) error {
 }
 
 // Write replaces a file in one step that survives a crash: temporary name,
-// fsync, rename, fsync of the directory.
+// fsync, rename, fsync of the directory. With an error the old file is still
+// there, unless it is ErrNotSynced: then the new one is.
 func (r *Root) Write(p string, data []byte, mode uint32) error {
 	return r.WriteVia(path.Dir(p), p, data, mode)
 }
@@ -291,7 +294,10 @@ func (r *Root) WriteVia(dir, p string, data []byte, mode uint32) error {
 		_ = r.Remove(tmp)
 		return r.wrap("write", p, err)
 	}
-	return r.SyncDir(path.Dir(p))
+	if err := r.SyncDir(path.Dir(p)); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotSynced, err)
+	}
+	return nil
 }
 
 // SyncDir makes the names in a directory durable.

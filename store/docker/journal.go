@@ -104,7 +104,11 @@ func (r record) valid() error {
 // begin makes a record durable; from here on it will be done.
 func (s *Store) begin(r record) (file string, err error) {
 	file = fmt.Sprintf("%s/%020d-%s.json", journalDir, time.Now().UnixNano(), beneath.Random(4))
-	return file, s.writeRecord(file, r)
+	if err := s.writeRecord(file, r); err != nil {
+		_ = s.root.Remove(file) // it may be there: what is said to have failed is not done later
+		return "", err
+	}
+	return file, nil
 }
 
 func (s *Store) writeRecord(file string, r record) error {

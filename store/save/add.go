@@ -67,11 +67,11 @@ func AddToOCIDir(ctx context.Context, dir string, items []Item, o OCIOptions) er
 	}
 	defer l.close()
 	a := adding{r: r, l: l}
-	if err := a.run(ctx, old); err != nil {
+	err = a.run(ctx, old)
+	if err != nil && !a.done {
 		a.takeBack()
-		return err
 	}
-	return nil
+	return err
 }
 
 // lockLayout waits until no other process adds to a layout.
@@ -97,6 +97,7 @@ type adding struct {
 	r    *beneath.Root
 	l    *layout
 	made []string // blobs, to be removed after an error
+	done bool     // the layout refers to them
 }
 
 func (a *adding) run(ctx context.Context, old *oldLayout) error {
@@ -131,16 +132,23 @@ func (a *adding) run(ctx context.Context, old *oldLayout) error {
 			return err
 		}
 		if err := a.r.Write(dockerManifest, b, 0o644); err != nil {
+			a.restore(old)
 			return err
 		}
 	}
-	if err := a.r.Write(ociIndex, index, 0o644); err != nil {
-		if old.docker != nil {
-			_ = a.r.Write(dockerManifest, old.docker, 0o644)
-		}
-		return err
+	err = a.r.Write(ociIndex, index, 0o644)
+	a.done = err == nil || errors.Is(err, beneath.ErrNotSynced)
+	if !a.done {
+		a.restore(old)
 	}
-	return nil
+	return err
+}
+
+// restore puts back what Docker reads of a layout, when its index is still the old one.
+func (a *adding) restore(old *oldLayout) {
+	if old.docker != nil {
+		_ = a.r.Write(dockerManifest, old.docker, 0o644)
+	}
 }
 
 // blobs writes what the layout does not have.
@@ -148,15 +156,11 @@ func (a *adding) blobs(ctx context.Context) error {
 	var missing []member
 	var done, total int64
 	for _, m := range a.l.members {
-		size := int64(len(m.body))
-		if m.part != nil {
-			size = m.part.size
-		}
-		if a.has(ctx, m.name, size) {
+		if a.has(ctx, m.name, m.size()) {
 			continue
 		}
 		missing = append(missing, m)
-		total += size
+		total += m.size()
 	}
 	for _, m := range missing {
 		err := a.blob(ctx, m, func(n int64) {
@@ -167,9 +171,7 @@ func (a *adding) blobs(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if m.part != nil {
-			done += m.part.size
-		}
+		done += m.size()
 	}
 	return ctx.Err()
 }

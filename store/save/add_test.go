@@ -161,6 +161,31 @@ func TestAddToOurOwn(t *testing.T) {
 	}
 }
 
+// What is told of the progress grows, and ends with all that there is.
+func TestProgressEnds(t *testing.T) {
+	s := openNew(t)
+	load(t, s, storetest.Docker(images...).Tar())
+	for what, do := range map[string]func(dir string, o OCIOptions) error{
+		"OCIDir":      func(dir string, o OCIOptions) error { return OCIDir(ctx, dir, selected(t, s, "app:2"), o) },
+		"AddToOCIDir": func(dir string, o OCIOptions) error { return AddToOCIDir(ctx, dir, selected(t, s, "app:2"), o) },
+	} {
+		dir := filepath.Join(t.TempDir(), "layout")
+		if what == "AddToOCIDir" {
+			dir = foreign(t, storetest.Gzip, storetest.Image{Names: []string{"keep:1"}, Layers: [][]byte{top}, Comment: "other"})
+		}
+		var last Progress
+		err := do(dir, OCIOptions{Progress: func(p Progress) {
+			if p.Done < last.Done || p.Total < last.Total || p.Done > p.Total {
+				t.Errorf("%s: %+v after %+v", what, p, last)
+			}
+			last = p
+		}})
+		if err != nil || last.Total == 0 || last.Done != last.Total {
+			t.Errorf("%s: %+v, %v", what, last, err)
+		}
+	}
+}
+
 // After an error the layout is to the byte what it was, and no lock is left.
 func TestAddFails(t *testing.T) {
 	s := openNew(t)

@@ -51,9 +51,7 @@ func OCIDir(ctx context.Context, dir string, items []Item, o OCIOptions) (err er
 	}
 	var done, total int64
 	for _, m := range l.members {
-		if m.part != nil {
-			total += m.part.size
-		}
+		total += m.size()
 	}
 	for _, m := range l.members {
 		err := l.writeMember(ctx, filepath.Join(tmp, m.name), m, func(n int64) {
@@ -64,9 +62,7 @@ func OCIDir(ctx context.Context, dir string, items []Item, o OCIOptions) (err er
 		if err != nil {
 			return err
 		}
-		if m.part != nil {
-			done += m.part.size
-		}
+		done += m.size()
 	}
 	if err := syncAll(tmp); err != nil {
 		return err
@@ -97,7 +93,8 @@ func (l *layout) writeMember(ctx context.Context, name string, m member, tell fu
 // write writes a member's content.
 func (m *member) write(ctx context.Context, w io.Writer, tell func(int64)) error {
 	if m.part == nil {
-		_, err := w.Write(m.body)
+		n, err := w.Write(m.body)
+		tell(int64(n))
 		return err
 	}
 	one := &Archive{}

@@ -62,7 +62,7 @@ type index struct {
 	Manifests     []descriptor `json:"manifests"`
 }
 
-// OCIOptions of OCI and OCIDir.
+// OCIOptions of OCI, OCIDir and AddToOCIDir.
 type OCIOptions struct {
 	Compress Compression // of the layers
 	// Temp makes an empty file without a name, or one that goes by itself, for a

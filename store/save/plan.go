@@ -26,6 +26,14 @@ type member struct {
 	part  *part  // the content, if it is not body
 }
 
+// size returns how many bytes the content has.
+func (m *member) size() int64 {
+	if m.part != nil {
+		return m.part.size
+	}
+	return int64(len(m.body))
+}
+
 // part is a piece of an archive that lies elsewhere.
 type part struct {
 	open func(ctx context.Context) (store.File, error)
@@ -102,10 +110,7 @@ func pack(members []member) (*Archive, error) {
 	var b bytes.Buffer
 	put := func(p []byte) { b.Write(p) }
 	for _, m := range members {
-		size := int64(len(m.body))
-		if m.part != nil {
-			size = m.part.size
-		}
+		size := m.size()
 		head, err := header(m, size)
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", m.name, err)
