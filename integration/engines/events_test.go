@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -84,15 +85,23 @@ func TestEventsOfDockers(t *testing.T) {
 		t.Errorf("status: %+v", st)
 	}
 
-	ours := collect(t, exec.Command("cat", m.Path("ctl/events")), func(line string) string {
+	// Neither misses what is done before it has begun to read.
+	events, err := os.Open(m.Path("ctl/events"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cat := exec.Command("cat")
+	cat.Stdin = events
+	since := time.Now().Format(time.RFC3339Nano)
+	ours := collect(t, cat, func(line string) string {
 		var e struct{ Op, ID string }
 		if json.Unmarshal([]byte(line), &e) != nil {
 			return ""
 		}
 		return e.Op + " " + e.ID
 	})
-	theirs := collect(t, d.Cmd("events", "--filter", "type=image", "--format", "{{.Action}} {{.Actor.ID}}"), strings.TrimSpace)
-	time.Sleep(time.Second) // so that both have begun
+	events.Close()
+	theirs := collect(t, d.Cmd("events", "--since", since, "--filter", "type=image", "--format", "{{.Action}} {{.Actor.ID}}"), strings.TrimSpace)
 	names := harness.Lines(d.Run(t, "images", "--format", "{{.Repository}}:{{.Tag}}"))
 	name := ""
 	for _, n := range names {
