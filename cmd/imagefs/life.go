@@ -80,19 +80,43 @@ func announceLife(dir string, what life) io.Closer {
 	if err != nil || len(text) >= maxLife {
 		text = []byte("{}")
 	}
-	go func() {
-		for {
-			// The connections stay open until the process ends.
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			// It fits into an empty socket's buffer; who does not read does not matter.
-			_ = c.SetWriteDeadline(time.Now().Add(lifePatience))
-			_, _ = c.Write(append(text, '\n'))
-		}
-	}()
+	go tellLife(l, append(text, '\n'))
 	return l
+}
+
+// maxWatchers bounds how many connections are kept; any user can make them.
+const maxWatchers = 256
+
+// tellLife tells a text to all who connect, and keeps the connections open.
+func tellLife(l net.Listener, text []byte) {
+	places := make(chan struct{}, maxWatchers)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		select {
+		case places <- struct{}{}:
+			go func() {
+				defer func() { <-places }()
+				watched(c, text)
+			}()
+		default:
+			c.Close()
+		}
+	}
+}
+
+// watched serves one connection until the other side closes it, or this process
+// ends. That it waits keeps the connection in use: one that nobody refers to would
+// be closed with the garbage.
+func watched(c net.Conn, text []byte) {
+	defer c.Close()
+	// It fits into an empty socket's buffer; who does not read does not matter.
+	_ = c.SetWriteDeadline(time.Now().Add(lifePatience))
+	if _, err := c.Write(text); err == nil {
+		_, _ = c.Read(make([]byte, 1))
+	}
 }
 
 // listenLife listens for a mount. The kernel gives a device number again as soon

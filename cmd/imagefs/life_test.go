@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -24,6 +25,59 @@ func TestWatchLifeOfOneThatNeverAccepts(t *testing.T) {
 	l.Close()
 	if !wait(context.Background(), 30*time.Second) {
 		t.Error("its end was not seen")
+	}
+}
+
+// Who waits is not told of an end by the collector of garbage.
+func TestWatchLifeStays(t *testing.T) {
+	major, minor := -3, os.Getpid()
+	l, err := net.Listen("unix", lifeName(major, minor))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go tellLife(l, []byte("{}\n"))
+	wait := watchLife(major, minor)
+	if _, _, ok := askLife(major, minor, uint32(os.Getuid())); !ok { // so that the first was taken
+		t.Fatal("nobody answers")
+	}
+	runtime.GC()
+	runtime.GC()
+	if wait(context.Background(), 200*time.Millisecond) {
+		t.Error("it ended while it lived")
+	}
+}
+
+// Connections are given back, and not kept beyond a bound.
+func TestManyWatchers(t *testing.T) {
+	major, minor := -4, os.Getpid()
+	l, err := net.Listen("unix", lifeName(major, minor))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go tellLife(l, []byte("{}\n"))
+	var held []net.Conn
+	for range maxWatchers {
+		c, err := net.Dial("unix", lifeName(major, minor))
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+	}
+	if _, _, ok := askLife(major, minor, uint32(os.Getuid())); ok {
+		t.Error("one more than the bound was served")
+	}
+	for _, c := range held {
+		c.Close()
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, _, ok := askLife(major, minor, uint32(os.Getuid())); ok {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("nobody is served any more")
+		}
 	}
 }
 

@@ -112,7 +112,8 @@ func runUmount(ctx context.Context, o umountOptions, dir string) error {
 		return err
 	}
 	if !o.lazy && !wait(ctx, lastWords) {
-		return fmt.Errorf("%s is unmounted, but its process has not ended", path)
+		return advised{fmt.Errorf("%s is unmounted, but its process has not ended", path),
+			"a container or another mount namespace may still have the mount: 'grep -l " + path + " /proc/*/mountinfo' finds it"}
 	}
 	return nil
 }
