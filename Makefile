@@ -53,7 +53,7 @@ lint: setup-test ## the linters, at the versions pinned above
 	shellcheck .ci/run $(SCRIPTS)/*.sh
 
 unit: ## unit tests with the race detector, and all cases of those that are slow with it
-	$(GO) test -race $(UNIT)
+	GORACE=atexit_sleep_ms=0 $(GO) test -race $(UNIT)
 	$(GO) test $(LARGE)
 
 fuzz: ## each fuzz target for $(FUZZTIME)

@@ -66,6 +66,7 @@ func setupScript(env *testscript.Env) error {
 	env.Setenv("XDG_DATA_HOME", env.WorkDir+"/data")
 	env.Setenv("TEST_SYSTEM_ROOT", env.WorkDir+"/system")
 	env.Setenv("TZ", "UTC")
+	env.Setenv("GORACE", "atexit_sleep_ms=0") // each command would end a second later
 	env.Setenv("TERM", "dumb")
 	env.Defer(func() { unmountBelow(env.WorkDir) })
 	for name, a := range archives() {
