@@ -26,6 +26,25 @@ func FamiliarTag(s string) (string, error) {
 	return reference.FamiliarString(reference.TagNameOnly(n)), nil
 }
 
+// NewTag is FamiliarTag for a name that an image is to get. As with Docker, none
+// gets one of the repository "sha256": sha256:<hex> is an image's ID.
+func NewTag(s string) (string, error) {
+	ref, err := FamiliarTag(s)
+	if err == nil && strings.HasPrefix(ref, digest.Canonical.String()+":") {
+		return "", fmt.Errorf("reference %.300q would be taken for an image ID: %w", s, ErrInvalid)
+	}
+	return ref, err
+}
+
+// CheckTag fails, with ErrInvalid, for what is not what NewTag returns of it.
+func CheckTag(ref string) error {
+	f, err := NewTag(ref)
+	if err == nil && f != ref {
+		err = fmt.Errorf("reference %.300q is not in the form in which stores keep it, %s: %w", ref, f, ErrInvalid)
+	}
+	return err
+}
+
 // FamiliarDigest normalises a reference with a digest: "nginx@sha256:…".
 // A tag beside the digest is dropped.
 func FamiliarDigest(s string) (string, error) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -32,6 +33,22 @@ func TestCanonical(t *testing.T) {
 		got, ok := Canonical(in)
 		if got != want || ok != (want != "") {
 			t.Errorf("%q: %q, %v, want %q", in, got, ok, want)
+		}
+	}
+}
+
+func TestNewTag(t *testing.T) {
+	hex := strings.Repeat("a", 64)
+	for in, want := range map[string]string{
+		"docker.io/library/nginx": "nginx:latest", "me/sha256:1": "me/sha256:1", "sha256.io/x:1": "sha256.io/x:1", "localhost/sha256:1": "localhost/sha256:1",
+		"sha256:" + hex: "", "sha256": "", "docker.io/library/sha256:1": "", "a@sha256:" + hex: "", "A:1": "",
+	} {
+		got, err := NewTag(in)
+		if got != want || (want == "") != errors.Is(err, ErrInvalid) {
+			t.Errorf("%q: %q, %v; want %q", in, got, err, want)
+		}
+		if err := CheckTag(in); (err == nil) != (in == want) {
+			t.Errorf("%q: %v", in, err)
 		}
 	}
 }

@@ -82,7 +82,7 @@ func runCopy(ctx context.Context, a *app, o copyOptions, images []string) error 
 		if len(images) > 1 || o.allNames {
 			return usagef("copy: --as names one image, and goes with one IMAGE and without --all-names")
 		}
-		if name, err = store.FamiliarTag(o.as); err != nil {
+		if name, err = store.NewTag(o.as); err != nil {
 			return usagef("copy: --as: %w", err)
 		}
 	}

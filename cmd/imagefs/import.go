@@ -94,7 +94,7 @@ func importable(a *app, o store.ImportOptions, input string) error {
 		return usagef("import: %w", err)
 	}
 	if o.Name != "" {
-		if _, err := store.FamiliarTag(o.Name); err != nil {
+		if _, err := store.NewTag(o.Name); err != nil {
 			return usagef("import: %w", err)
 		}
 	}

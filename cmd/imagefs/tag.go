@@ -26,7 +26,7 @@ Where a tag is left out, it is "latest".`,
 }
 
 func runTag(ctx context.Context, a *app, source, target string) error {
-	ref, err := store.FamiliarTag(target)
+	ref, err := store.NewTag(target)
 	if err != nil {
 		return during("tag", err)
 	}

@@ -111,7 +111,7 @@ func (c *Ctl) Tag(ctx context.Context, uid uint32, cmd []byte) error {
 		if !ok {
 			return r, store.Cannot(c.st, "name images")
 		}
-		ref, err := store.FamiliarTag(f[1])
+		ref, err := store.NewTag(f[1])
 		if err != nil {
 			return r, err
 		}

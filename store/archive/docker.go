@@ -122,7 +122,7 @@ func (l *load) dockerImage(c content, d dockerImage) (*image, error) {
 		l.log.Warn("a config's name is not its digest", "name", d.Config, "id", img.id)
 	}
 	for _, t := range d.RepoTags {
-		ref, err := store.FamiliarTag(t)
+		ref, err := store.NewTag(t)
 		if err != nil {
 			return img, fmt.Errorf("manifest.json: RepoTags: %w", err)
 		}

@@ -56,7 +56,7 @@ func (l *Loader) imported(ctx context.Context, r io.Reader, total int64, o store
 		return out, err
 	}
 	if o.Name != "" {
-		name, err := store.FamiliarTag(o.Name)
+		name, err := store.NewTag(o.Name)
 		if err != nil {
 			return out, err
 		}

@@ -196,7 +196,7 @@ func (l *load) legacyTags(c content) (map[string][]string, error) {
 	}
 	for repo, tags := range repos {
 		for tag, id := range tags {
-			ref, err := store.FamiliarTag(repo + ":" + tag)
+			ref, err := store.NewTag(repo + ":" + tag)
 			if err != nil {
 				return nil, fmt.Errorf("repositories: %w", err)
 			}

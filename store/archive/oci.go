@@ -249,7 +249,7 @@ func (l *load) ociConfig(c content, d descriptor) ([]byte, store.Config, error) 
 // refName returns the name that an index entry gives an image, "" for none.
 func (l *load) refName(a map[string]string) string {
 	if n := a[annotationContainerd]; n != "" {
-		if ref, err := store.FamiliarTag(n); err == nil {
+		if ref, err := store.NewTag(n); err == nil {
 			return ref
 		}
 		l.log.Info("annotation is no image name", "annotation", annotationContainerd, "value", printable(n))
@@ -258,7 +258,7 @@ func (l *load) refName(a map[string]string) string {
 	if !strings.ContainsAny(n, ":/") || digest.Digest(n).Validate() == nil {
 		return "" // a tag without a repository
 	}
-	ref, err := store.FamiliarTag(n)
+	ref, err := store.NewTag(n)
 	if err != nil {
 		l.log.Info("annotation is no image name", "annotation", annotationRef, "value", printable(n))
 		return ""

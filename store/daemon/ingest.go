@@ -147,8 +147,8 @@ func (in *ingest) check(img store.NewImage, layers map[digest.Digest]*stagedTar)
 		}
 	}
 	for _, ref := range img.Names {
-		if f, err := store.FamiliarTag(ref); err != nil || f != ref {
-			return fmt.Errorf("name %.300q: %w", ref, store.ErrInvalid)
+		if err := store.CheckTag(ref); err != nil {
+			return err
 		}
 	}
 	return nil

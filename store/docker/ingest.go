@@ -320,8 +320,8 @@ func (c *commit) image(img store.NewImage, seen map[digest.Digest]bool) error {
 		chains = append(chains, chain)
 	}
 	for _, ref := range img.Names {
-		if f, err := store.FamiliarTag(ref); err != nil || f != ref {
-			return fmt.Errorf("name %.300q: %w", ref, store.ErrInvalid)
+		if err := store.CheckTag(ref); err != nil {
+			return err
 		}
 		c.rec.Names[ref] = id
 	}

@@ -15,8 +15,8 @@ import (
 
 // Tag implements store.Tagger.
 func (s *Store) Tag(ctx context.Context, ref string, id digest.Digest) error {
-	if f, err := store.FamiliarTag(ref); err != nil || f != ref {
-		return fmt.Errorf("reference %.300q: %w", ref, store.ErrInvalid)
+	if err := store.CheckTag(ref); err != nil {
+		return err
 	}
 	return s.change(ctx,
 		func() error { return s.tagDisk(ref, id) },
@@ -89,8 +89,8 @@ func noName(ref string) error {
 // go with a name that is moved away as they do in Untag.
 func (s *Store) Rename(ctx context.Context, moves map[string]string) error {
 	for _, to := range moves {
-		if f, err := store.FamiliarTag(to); err != nil || f != to {
-			return fmt.Errorf("reference %.300q: %w", to, store.ErrInvalid)
+		if err := store.CheckTag(to); err != nil {
+			return err
 		}
 	}
 	return s.change(ctx,

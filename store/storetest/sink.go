@@ -140,7 +140,7 @@ func (in *sinkIngest) Commit(_ context.Context, images []store.NewImage) error {
 			}
 		}
 		for _, n := range img.Names {
-			if ref, err := store.FamiliarTag(n); err != nil || ref != n {
+			if ref, err := store.NewTag(n); err != nil || ref != n {
 				return fmt.Errorf("name %q: %w", n, store.ErrInvalid)
 			}
 		}
