@@ -110,7 +110,7 @@ var systemRoot = ""
 // eachPlace calls yield with the places where stores usually lie: an ordinary
 // user's own first.
 func eachPlace(yield func(k *kind, p place, path string)) {
-	if os.Geteuid() != 0 {
+	if !isRoot() {
 		for i := range kinds {
 			for _, p := range kinds[i].places {
 				if p.user != "" {
@@ -130,7 +130,7 @@ func eachPlace(yield func(k *kind, p place, path string)) {
 func findStores(o openOptions) []spec {
 	var out []spec
 	eachPlace(func(k *kind, p place, path string) {
-		if os.Geteuid() != 0 && p.name == embedded && path == systemRoot+p.system && !readable(path) {
+		if !isRoot() && p.name == embedded && path == systemRoot+p.system && !readable(path) {
 			return // root's own, and no loss
 		}
 		switch {

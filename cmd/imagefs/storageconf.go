@@ -57,7 +57,7 @@ const systemStorage = "/var/lib/containers/storage"
 // storageConfPath is the file that podman would read, "" if there is none.
 func storageConfPath() string {
 	paths := []string{os.Getenv("CONTAINERS_STORAGE_CONF")}
-	if dir, err := os.UserConfigDir(); err == nil && os.Geteuid() != 0 {
+	if dir, err := os.UserConfigDir(); err == nil && !isRoot() {
 		paths = append(paths, filepath.Join(dir, "containers/storage.conf"))
 	}
 	for _, p := range append(paths, "/etc/containers/storage.conf", "/usr/share/containers/storage.conf") {

@@ -7,14 +7,22 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"imagefs/store"
 	"imagefs/store/containerd"
 	"imagefs/store/union"
 )
 
+// isRoot tells whether the machine's own directories are this user's. Those of an
+// ordinary user who is root in a namespace (unshare -r) are at home, as before.
+func isRoot() bool {
+	return os.Geteuid() == 0 && !errors.Is(unix.Access(systemRoot+"/var/lib", unix.W_OK), unix.EACCES)
+}
+
 // defaultStore is where the embedded store lies.
 func defaultStore() string {
-	if os.Geteuid() == 0 {
+	if isRoot() {
 		return systemRoot + "/var/lib/imagefs"
 	}
 	return xdg("XDG_DATA_HOME", ".local/share")
@@ -22,7 +30,7 @@ func defaultStore() string {
 
 // cacheDir keeps the indexes of layers of other programs' stores.
 func cacheDir() string {
-	if os.Geteuid() == 0 {
+	if isRoot() {
 		return "/var/cache/imagefs"
 	}
 	return xdg("XDG_CACHE_HOME", ".cache")
