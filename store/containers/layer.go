@@ -1,7 +1,9 @@
 package containers
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 	"sync"
@@ -10,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagefs/store"
+	"imagefs/store/beneath"
 	"imagefs/store/unpacked"
 )
 
@@ -23,7 +26,10 @@ type layerRec struct {
 	broken      error     // what is wrong with it on disk; then only the IDs count
 
 	*unpacked.Layer
-	plain func() (bool, error)
+
+	looking sync.Mutex // guards what follows
+	looked  bool
+	isPlain bool
 }
 
 var (
@@ -45,7 +51,6 @@ func (s *Store) keep(c *catalog, l *layerRec) *layerRec {
 		}
 	}
 	l.Layer = s.set.New(l.key(), l.diff, l)
-	l.plain = sync.OnceValues(l.isPlain)
 	if l.broken != nil {
 		return l
 	}
@@ -123,15 +128,30 @@ func (l *layerRec) check() error {
 	return nil
 }
 
-// isPlain tells whether the layer's directory shows what a container sees, in
-// the kernel's form. That of an ordinary user, of a user namespace, of a store
-// with force_mask or of one for fuse-overlayfs does not.
-func (l *layerRec) isPlain() (bool, error) {
+// plain tells whether the layer's directory shows what a container sees, in the
+// kernel's form. What it found out it knows from then on; an error may be over
+// at the next call.
+func (l *layerRec) plain() (bool, error) {
+	l.looking.Lock()
+	defer l.looking.Unlock()
+	if !l.looked {
+		plain, err := l.lookPlain()
+		if err != nil {
+			return false, err
+		}
+		l.looked, l.isPlain = true, plain
+	}
+	return l.isPlain, nil
+}
+
+// lookPlain is plain, looked at now. The directory of an ordinary user, of a user
+// namespace, of a store with force_mask or of one for fuse-overlayfs is not plain.
+func (l *layerRec) lookPlain() (bool, error) {
 	if l.place.driver != "overlay" || len(l.rec.UIDMap)+len(l.rec.GIDMap) > 0 {
 		return false, nil
 	}
-	if b, err := l.place.root.Read(l.place.driver+"/.has-mount-program", maxMarker); err == nil && strings.TrimSpace(string(b)) == "true" {
-		return false, nil
+	if has, err := l.place.hasMountProgram(); err != nil || has {
+		return false, err
 	}
 	st, err := l.place.root.Stat(l.place.driver + "/" + l.rec.ID)
 	if err != nil || st.Uid != 0 {
@@ -142,14 +162,29 @@ func (l *layerRec) isPlain() (bool, error) {
 		return false, err
 	}
 	defer d.Close()
-	if _, err = unix.Fgetxattr(int(d.Fd()), overrideXattr, nil); err == nil {
+	switch _, err = unix.Fgetxattr(int(d.Fd()), overrideXattr, nil); {
+	case err == nil:
 		return false, nil
+	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.EOPNOTSUPP):
+		return true, nil
 	}
-	return true, nil
+	return false, fmt.Errorf("layer %s: read xattr %s: %w", l.chain, overrideXattr, err)
 }
 
 // maxMarker bounds a file with a word in it.
 const maxMarker = 4 << 10
+
+// hasMountProgram tells whether the place is written by way of a program like fuse-overlayfs.
+func (p *place) hasMountProgram() (bool, error) {
+	b, err := p.root.Read(p.driver+"/.has-mount-program", maxMarker)
+	switch {
+	case err == nil:
+		return strings.TrimSpace(string(b)) == "true", nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, beneath.ErrTooLarge), errors.Is(err, beneath.ErrNotRegular):
+		return false, nil // as far as can be told
+	}
+	return false, err
+}
 
 // HasTar implements store.TarHolder.
 func (l *layerRec) HasTar() bool {

@@ -192,3 +192,28 @@ func TestFindLayer(t *testing.T) {
 		}
 	}
 }
+
+// TestPlainAfterAnError looks at a layer's directory while that cannot be done, and again.
+func TestPlainAfterAnError(t *testing.T) {
+	w := pair(t)
+	w.done()
+	s := openStore(t, w.dir, Options{})
+	img, err := s.Image(ctx, good.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := img.Layers()[0].(*layerRec)
+	dir := filepath.Join(w.dir, "overlay", l.rec.ID)
+	if err := os.Rename(dir, dir+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.plain(); err == nil {
+		t.Error("no error of a directory that is not there")
+	}
+	if err := os.Rename(dir+"-away", dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.plain(); err != nil {
+		t.Errorf("the error is kept: %v", err)
+	}
+}
