@@ -86,9 +86,10 @@ func (u *Union) share(ctx context.Context, p store.Part, img store.Image) store.
 	own := img.Layers()
 	out := &image{Image: img, layers: make([]store.Layer, len(own))}
 	stack := make([]digest.Digest, len(own))
+	a := asked{}
 	for n, l := range own {
 		stack[n] = l.DiffID()
-		out.layers[n] = u.layer(ctx, stack[:n+1:n+1], candidate{p, l}, img.Err() == nil)
+		out.layers[n] = u.layer(ctx, stack[:n+1:n+1], candidate{p, l}, img.Err() == nil, a)
 	}
 	return out
 }

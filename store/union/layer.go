@@ -40,7 +40,7 @@ var (
 // layer returns the layer of a stack: the one that is served already, as long
 // as its part has it, else that of the first part that has it whole. own is the
 // layer as the image's part has it.
-func (u *Union) layer(ctx context.Context, stack []digest.Digest, own candidate, whole bool) store.Layer {
+func (u *Union) layer(ctx context.Context, stack []digest.Digest, own candidate, whole bool, a asked) store.Layer {
 	chain := own.ChainID()
 	u.mu.Lock()
 	l := u.layers[chain]
@@ -50,7 +50,7 @@ func (u *Union) layer(ctx context.Context, stack []digest.Digest, own candidate,
 		if whole && from.is(own) {
 			return l
 		}
-		if now, err := u.find(ctx, from.part, stack); err == nil && from.is(now) {
+		if now, err := u.find(ctx, from.part, stack, a); err == nil && from.is(now) {
 			return l
 		}
 	}
@@ -59,7 +59,7 @@ func (u *Union) layer(ctx context.Context, stack []digest.Digest, own candidate,
 		if whole && p.Name == own.part.Name {
 			break
 		}
-		if c, err := u.find(ctx, p, stack); err == nil {
+		if c, err := u.find(ctx, p, stack, a); err == nil {
 			fresh.from, whole = c, true
 			break
 		}
@@ -92,7 +92,7 @@ func (l *layer) others(ctx context.Context, yield func(candidate) bool) {
 		if p.Name == from.part.Name {
 			continue
 		}
-		if c, err := l.u.find(ctx, p, l.stack); err == nil && !yield(c) {
+		if c, err := l.u.find(ctx, p, l.stack, nil); err == nil && !yield(c) {
 			return
 		}
 	}
@@ -310,7 +310,7 @@ func (u *Union) Forget(of store.Layer) {
 	if f, ok := from.part.Store.(store.Forgetter); ok {
 		f.Forget(from.Layer)
 	}
-	now, err := u.find(context.Background(), from.part, l.stack)
+	now, err := u.find(context.Background(), from.part, l.stack, nil)
 	if err == nil && from.is(now) {
 		return
 	}
