@@ -9,5 +9,7 @@
 //	                    └────▶ the tar, one map for all who read it
 //
 // Locks: a Layer's own guards its memory; it is held while its index is built,
-// and so while those of layers below are.
+// and so while those of layers below are. The tar-split, which can be as long as
+// the layer has files, is read without it, in a turn that is taken before it and
+// for which nobody waits longer than their context lasts.
 package unpacked

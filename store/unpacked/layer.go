@@ -12,6 +12,7 @@ import (
 	"imagefs/overlay"
 	"imagefs/store"
 	"imagefs/store/layer"
+	"imagefs/store/turn"
 )
 
 // Set is what the layers of one store share. Its fields are not changed after
@@ -58,6 +59,8 @@ type Layer struct {
 	diff digest.Digest
 	near layer.Near
 
+	split turn.Turn // had while the tar-split is read; taken before mu
+
 	mu      sync.Mutex // guards what follows; held while an index is built
 	dir     *os.File
 	index   *layer.Mapped
@@ -71,7 +74,7 @@ var _ store.Trimmer = (*Layer)(nil)
 // New makes a layer. key tells it from all others of the store, and from what
 // was in its place before; it names no file by itself.
 func (s *Set) New(key string, diff digest.Digest, src Source) *Layer {
-	return &Layer{set: s, src: src, key: key, diff: diff, tarSize: -1}
+	return &Layer{set: s, src: src, key: key, diff: diff, split: turn.New(), tarSize: -1}
 }
 
 // Key returns what New was given.

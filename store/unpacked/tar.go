@@ -50,32 +50,66 @@ func (h *tarHandle) Close() error {
 	return nil
 }
 
-// TarSize is as store.Layer has it.
+// TarSize is as store.Layer has it. Where only the tar-split tells it, that is
+// read once, by one at a time.
 func (l *Layer) TarSize(ctx context.Context) (int64, error) {
 	_, info, err := l.view(ctx)
 	if err != nil {
 		return 0, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.tarSize >= 0 {
-		return l.tarSize, nil
+	if n, ok := l.knownSize(info); ok {
+		return n, nil
 	}
-	if info.TarSize >= 0 {
-		l.tarSize = info.TarSize
-		return l.tarSize, nil
+	if err := l.split.Take(ctx); err != nil {
+		return 0, err
 	}
-	z, err := l.src.Split()
+	defer l.split.Give()
+	if n, ok := l.knownSize(info); ok {
+		return n, nil // somebody else has found out meanwhile
+	}
+	z, err := l.openSplit(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer z.Close()
 	n, err := layer.SplitSize(z)
 	if err != nil {
-		return 0, fmt.Errorf("layer %s: %w", l.key, err)
+		return 0, l.splitError(ctx, err)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.tarSize = n
 	return n, nil
+}
+
+// knownSize returns the tar's size if it is known.
+func (l *Layer) knownSize(info layer.Meta) (int64, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tarSize < 0 {
+		l.tarSize = info.TarSize
+	}
+	return l.tarSize, l.tarSize >= 0
+}
+
+// openSplit opens the tar-split to be read as long as ctx lasts.
+func (l *Layer) openSplit(ctx context.Context) (io.ReadCloser, error) {
+	z, err := l.src.Split()
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{store.Interruptible(ctx, z), z}, nil
+}
+
+// splitError is the error of reading the tar-split as the layer's users see it.
+func (l *Layer) splitError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("layer %s: %w", l.key, err)
 }
 
 // Tar is as store.Layer has it. All users of one layer share the map of its tar.
@@ -84,22 +118,41 @@ func (l *Layer) Tar(ctx context.Context) (store.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.tar == nil {
-		t, err := l.openTar(info.Spilled)
-		if err != nil {
-			return nil, err
-		}
-		l.tar = t
+	if h := l.useTar(nil); h != nil {
+		return h, nil
 	}
-	l.tar.uses++
-	return &tarHandle{File: l.tar.File, l: l, t: l.tar}, nil
+	if err := l.split.Take(ctx); err != nil {
+		return nil, err
+	}
+	defer l.split.Give()
+	if h := l.useTar(nil); h != nil {
+		return h, nil // somebody else has opened it meanwhile
+	}
+	t, err := l.openTar(ctx, info.Spilled)
+	if err != nil {
+		return nil, err
+	}
+	return l.useTar(t), nil
 }
 
-// openTar opens the tar; l.mu is held.
-func (l *Layer) openTar(spilled bool) (*sharedTar, error) {
-	dir, err := l.open()
+// useTar returns another hold on the tar that is open: from now on opened, if
+// that is not nil. nil if there is none.
+func (l *Layer) useTar(opened *sharedTar) store.File {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if opened != nil {
+		l.tar, l.tarSize = opened, opened.Size()
+	}
+	if l.tar == nil {
+		return nil
+	}
+	l.tar.uses++
+	return &tarHandle{File: l.tar.File, l: l, t: l.tar}
+}
+
+// openTar opens the tar, in the caller's turn at the tar-split.
+func (l *Layer) openTar(ctx context.Context, spilled bool) (*sharedTar, error) {
+	dir, err := l.Dir()
 	if err != nil {
 		return nil, err
 	}
@@ -109,12 +162,13 @@ func (l *Layer) openTar(spilled bool) (*sharedTar, error) {
 			return nil, fmt.Errorf("layer %s: %w: %w", l.key, store.ErrCorrupt, err)
 		}
 	}
-	t.File, err = layer.OpenTar(layer.TarSource{Split: l.src.Split, Dir: dir, Spill: t.spill, Temp: TempFile})
+	split := func() (io.ReadCloser, error) { return l.openSplit(ctx) }
+	t.File, err = layer.OpenTar(layer.TarSource{Split: split, Dir: dir, Spill: t.spill, Temp: TempFile})
 	if err != nil {
 		if t.spill != nil {
 			t.spill.Close()
 		}
-		return nil, fmt.Errorf("layer %s: %w", l.key, err)
+		return nil, l.splitError(ctx, err)
 	}
 	return t, nil
 }
