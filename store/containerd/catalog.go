@@ -91,12 +91,14 @@ func (s *Store) catalog(ctx context.Context) (*catalog, error) {
 	if c := s.fresh(); c != nil {
 		return c, nil
 	}
-	s.build.Lock()
-	defer s.build.Unlock()
+	if err := s.build.Take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.build.Give()
 	if c := s.fresh(); c != nil {
 		return c, nil // somebody else has read it meanwhile
 	}
-	records, spaces, at, err := s.readImages()
+	records, spaces, at, err := s.readImages(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +109,9 @@ func (s *Store) catalog(ctx context.Context) (*catalog, error) {
 			return nil, err
 		}
 		b.c.found[i] = b.record(r)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err // the last may not have been looked at to its end
 	}
 	b.c.nameImages(b.say)
 	b.c.ids = slices.Sorted(maps.Keys(b.c.images))
@@ -280,14 +285,14 @@ func (b *builder) choose(all []*manifest) *manifest {
 	}
 	all = slices.Clone(all)
 	slices.SortStableFunc(all, func(x, y *manifest) int { return cmp.Compare(rank[x], rank[y]) })
-	return b.s.firstWhole(all, b.c.spaces)
+	return b.s.firstWhole(b.ctx, all, b.c.spaces)
 }
 
 // firstWhole returns the first manifest whose image is here whole, or the first.
-func (s *Store) firstWhole(all []*manifest, spaces []string) *manifest {
+func (s *Store) firstWhole(ctx context.Context, all []*manifest, spaces []string) *manifest {
 	if len(all) > 1 {
 		for _, m := range all[:min(len(all), maxTries)] {
-			if s.whole(m, spaces) {
+			if s.whole(ctx, m, spaces) {
 				return m
 			}
 		}
@@ -317,12 +322,12 @@ func (b *builder) rank(m *manifest) int {
 }
 
 // whole tells whether everything is here that a manifest's image is made of.
-func (s *Store) whole(m *manifest, spaces []string) bool {
+func (s *Store) whole(ctx context.Context, m *manifest, spaces []string) bool {
 	_, c, err := s.config(m)
 	if err != nil || len(c.DiffIDs) != len(m.layers) {
 		return false
 	}
-	snapshots, err := s.readSnapshots(spaces, chains(c))
+	snapshots, err := s.readSnapshots(ctx, spaces, chains(c))
 	if err != nil {
 		return false
 	}

@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -67,13 +68,13 @@ func (s *Store) openDatabase(name string) (*os.File, stamp, error) {
 }
 
 // view reads a database in one of its states.
-func (s *Store) view(name string, fn func(root *bolt.Bucket) error) (stamp, error) {
+func (s *Store) view(ctx context.Context, name string, fn func(root *bolt.Bucket) error) (stamp, error) {
 	f, at, err := s.openDatabase(name)
 	if err != nil {
 		return stamp{}, err
 	}
 	defer f.Close()
-	if at.State, err = bolt.View(f, fn); err != nil {
+	if at.State, err = bolt.View(ctx, f, fn); err != nil {
 		how := "which nobody has locked"
 		if locked(f) {
 			how = "which a running containerd has locked"
@@ -139,8 +140,8 @@ func locked(f *os.File) bool {
 }
 
 // readImages returns all image records, and the namespaces there are, sorted.
-func (s *Store) readImages() (records []record, spaces []string, at stamp, err error) {
-	at, err = s.view(metaFile, func(root *bolt.Bucket) error {
+func (s *Store) readImages(ctx context.Context) (records []record, spaces []string, at stamp, err error) {
+	at, err = s.view(ctx, metaFile, func(root *bolt.Bucket) error {
 		records, spaces = nil, nil
 		v1, err := root.Bucket(version)
 		if err != nil {
@@ -230,9 +231,9 @@ type snapshotName struct {
 // the namespaces in that order. Those that are not there, or that contradict
 // what is said of them elsewhere, are left out. From the first on that lies
 // on another than the layers below have, all are apart.
-func (s *Store) readSnapshots(spaces []string, chains []digest.Digest) (map[digest.Digest]snapshot, error) {
+func (s *Store) readSnapshots(ctx context.Context, spaces []string, chains []digest.Digest) (map[digest.Digest]snapshot, error) {
 	names := map[digest.Digest][]snapshotName{}
-	_, err := s.view(metaFile, func(root *bolt.Bucket) error {
+	_, err := s.view(ctx, metaFile, func(root *bolt.Bucket) error {
 		clear(names)
 		for _, space := range spaces {
 			keys, err := root.Bucket(version, space, "snapshots", snapshotter)
@@ -268,7 +269,7 @@ func (s *Store) readSnapshots(spaces []string, chains []digest.Digest) (map[dige
 		return nil, err
 	}
 	found := map[digest.Digest]snapshot{}
-	_, err = s.view(snapFile, func(root *bolt.Bucket) error {
+	_, err = s.view(ctx, snapFile, func(root *bolt.Bucket) error {
 		clear(found)
 		all, err := root.Bucket(version, "snapshots")
 		if err != nil {

@@ -86,8 +86,12 @@ func (s *Store) Image(ctx context.Context, id digest.Digest) (store.Image, error
 		img.err = e.err
 		return img, nil
 	}
-	m := s.firstWhole(e.manifests, c.spaces)
-	if err := s.fill(img, m, c.spaces); err != nil {
+	m := s.firstWhole(ctx, e.manifests, c.spaces)
+	err = s.fill(ctx, img, m, c.spaces)
+	if ctx.Err() != nil {
+		return nil, ctx.Err() // what was not looked up to its end is not broken
+	}
+	if err != nil {
 		img.err = fmt.Errorf("image %s: %w", id, err)
 	}
 	return img, nil
@@ -109,7 +113,7 @@ func (s *Store) config(m *manifest) ([]byte, store.Config, error) {
 }
 
 // fill reads what an image is made of. What is intact is there also if it returns an error.
-func (s *Store) fill(img *image, m *manifest, spaces []string) (err error) {
+func (s *Store) fill(ctx context.Context, img *image, m *manifest, spaces []string) (err error) {
 	img.manifest, err = s.readBlob(m.digest, maxDocument)
 	raw, config, cerr := s.config(m)
 	if raw != nil && digest.FromBytes(raw) == img.id {
@@ -125,8 +129,8 @@ func (s *Store) fill(img *image, m *manifest, spaces []string) (err error) {
 		layers = nil
 	}
 	all := chains(config)
-	snapshots, serr := s.readSnapshots(spaces, all)
-	if serr != nil {
+	snapshots, serr := s.readSnapshots(ctx, spaces, all)
+	if serr != nil && ctx.Err() == nil {
 		s.log.Warn("snapshots cannot be looked up", "image", img.id, "err", serr)
 	}
 	for n, diff := range config.DiffIDs {

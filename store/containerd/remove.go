@@ -112,7 +112,7 @@ func (s *Store) lost(ctx context.Context, d *dockerd, before []stack, first dige
 			continue
 		}
 		out = append(out, st.id)
-		snapshots, err := s.readSnapshots(now.spaces, st.chains)
+		snapshots, err := s.readSnapshots(ctx, now.spaces, st.chains)
 		for n, chain := range slices.Backward(st.chains) {
 			if _, there := snapshots[chain]; err == nil && !there && !s.hasBlob(st.blobs[n]) && !slices.Contains(out, chain) {
 				out = append(out, chain)

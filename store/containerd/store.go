@@ -13,6 +13,7 @@ import (
 	"imagefs/store"
 	"imagefs/store/beneath"
 	"imagefs/store/blob"
+	"imagefs/store/turn"
 	"imagefs/store/unpacked"
 )
 
@@ -46,7 +47,7 @@ type Store struct {
 	set   *unpacked.Set
 	blobs *blob.Cache
 
-	build   sync.Mutex // one reading of the databases at a time; guards parsed and said
+	build   turn.Turn // one reading of the databases at a time; guards parsed and said
 	parsed  map[digest.Digest]*document
 	said    map[string]bool // what was logged of the database's last state
 	current atomic.Pointer[catalog]
@@ -76,7 +77,7 @@ func Open(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s := &Store{root: r, path: r.Name(), opts: o, log: o.Log, parsed: map[digest.Digest]*document{}, layers: map[digest.Digest]*layerRec{}}
+	s := &Store{root: r, path: r.Name(), opts: o, log: o.Log, build: turn.New(), parsed: map[digest.Digest]*document{}, layers: map[digest.Digest]*layerRec{}}
 	running, err := s.checkDatabases()
 	if err != nil {
 		r.Close()

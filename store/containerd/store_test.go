@@ -440,6 +440,25 @@ func TestParents(t *testing.T) {
 	}
 }
 
+// Who waits for another's reading of the databases can give up.
+func TestWaitEnds(t *testing.T) {
+	r := newRoot(t)
+	r.image("default", app("app:1", "", "1"), storetest.Plain)
+	s := open(t, r.write(), Options{})
+	if err := s.build.Take(background); err != nil {
+		t.Fatal(err)
+	}
+	short, stop := context.WithTimeout(background, 20*time.Millisecond)
+	defer stop()
+	if _, err := s.IDs(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while another reads: %v", err)
+	}
+	s.build.Give()
+	if ids, err := s.IDs(background); err != nil || len(ids) != 1 {
+		t.Errorf("afterwards: %v, %v", ids, err)
+	}
+}
+
 func TestAdvice(t *testing.T) {
 	r := newRoot(t)
 	r.image("moby", app("app:1", "", "x"), storetest.Plain)

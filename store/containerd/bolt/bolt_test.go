@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -83,7 +84,7 @@ func list(t testing.TB, db []byte) []string {
 // looking each key up; more than most lines are not looked for.
 func ours(db io.ReaderAt, most int) ([]string, error) {
 	var out []string
-	_, err := View(db, func(root *Bucket) error {
+	_, err := View(context.Background(), db, func(root *Bucket) error {
 		out = nil
 		var each func(path string, b *Bucket) error
 		each = func(path string, b *Bucket) error {
@@ -267,7 +268,7 @@ func TestLookupInCycle(t *testing.T) {
 			le.PutUint64(b[headerSize+i*elementSize+8:], id)
 		}
 	})
-	_, err := View(bytes.NewReader(db), func(root *Bucket) error {
+	_, err := View(context.Background(), bytes.NewReader(db), func(root *Bucket) error {
 		b, err := root.Bucket("a")
 		if err != nil || b == nil {
 			t.Fatalf("bucket: %v %v", b, err)
@@ -329,7 +330,7 @@ func TestLive(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		at, err := View(f, func(root *Bucket) error {
+		at, err := View(context.Background(), f, func(root *Bucket) error {
 			got = nil
 			b, err := root.Bucket("b")
 			if err != nil {
@@ -360,5 +361,37 @@ func TestLive(t *testing.T) {
 	}
 	if len(seen) < 2 {
 		t.Errorf("%d states were seen", len(seen))
+	}
+}
+
+// changing is a database that is another one after each look.
+type changing struct {
+	states [2][]byte
+	n      int
+}
+
+func (c *changing) ReadAt(p []byte, off int64) (int, error) {
+	return bytes.NewReader(c.states[c.n%2]).ReadAt(p, off)
+}
+
+// Nobody waits for a state of a database longer than their context lasts, nor
+// after the last attempt.
+func TestViewEnds(t *testing.T) {
+	put := func(tx *bbolt.Tx) error { _, err := tx.CreateBucketIfNotExists([]byte("b")); return err }
+	db := &changing{states: [2][]byte{build(t, 4096, put), build(t, 4096, put, put)}}
+	for at, want := range map[int]error{1: context.Canceled, 3: context.Canceled, attempts: store.ErrBusy} {
+		ctx, stop := context.WithCancel(context.Background())
+		calls := 0
+		_, err := View(ctx, db, func(*Bucket) error {
+			if db.n++; calls+1 == at {
+				stop()
+			}
+			calls++
+			return nil
+		})
+		stop()
+		if !errors.Is(err, want) || calls != at {
+			t.Errorf("a context that ends in look %d: %d looks, %v", at, calls, err)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -37,13 +38,22 @@ const (
 // returns which that was. If the database was written to meanwhile, what fn saw
 // may be a mixture, its error included: fn is then called again, and must start
 // anew. store.ErrBusy if that does not end, store.ErrCorrupt, store.ErrTooLarge,
-// or what fn returns.
-func View(f io.ReaderAt, fn func(root *Bucket) error) (State, error) {
+// what fn returns, or the error of ctx.
+func View(ctx context.Context, f io.ReaderAt, fn func(root *Bucket) error) (State, error) {
 	wait := firstWait
-	for range attempts {
+	for attempt := range attempts {
+		if attempt > 0 {
+			if err := sleep(ctx, wait); err != nil {
+				return State{}, err
+			}
+			wait = min(2*wait, maxWait)
+			if _, err := readMeta(f); err != nil {
+				return State{}, err
+			}
+		}
 		m, err := readMeta(f)
 		if err == nil {
-			t := &tx{f: f, meta: m, pages: map[uint64]page{}}
+			t := &tx{ctx: ctx, f: f, meta: m, pages: map[uint64]page{}}
 			err = fn(&Bucket{tx: t, root: m.root})
 			now, nerr := readMeta(f)
 			if nerr == nil && now == m {
@@ -54,17 +64,24 @@ func View(f io.ReaderAt, fn func(root *Bucket) error) (State, error) {
 		if err != nil && !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, store.ErrTooLarge) {
 			return State{}, err
 		}
-		time.Sleep(wait)
-		wait = min(2*wait, maxWait)
-		if _, nerr := readMeta(f); nerr != nil {
-			return State{}, nerr
-		}
 	}
 	return State{}, fmt.Errorf("the database is being written all the time: %w", store.ErrBusy)
 }
 
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // tx is one look at a database.
 type tx struct {
+	ctx    context.Context
 	f      io.ReaderAt
 	meta   meta
 	pages  map[uint64]page
@@ -76,6 +93,9 @@ type tx struct {
 func (t *tx) page(id uint64) (page, error) {
 	if t.visits++; t.visits > maxVisits {
 		return page{}, fmt.Errorf("bolt database: more than %d pages looked at: %w", maxVisits, store.ErrTooLarge)
+	}
+	if err := t.ctx.Err(); err != nil {
+		return page{}, err
 	}
 	if p, ok := t.pages[id]; ok {
 		return p, nil
