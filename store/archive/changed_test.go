@@ -238,3 +238,28 @@ func TestWhatIsNoArchive(t *testing.T) {
 		}
 	}
 }
+
+// Who waits while another reads an archive that was replaced can give up.
+func TestWaitForAnArchiveEnds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "app.tar")
+	copyTo(t, filepath.Join(storetest.Fixtures(t), "da-docker25-hello.tar"), path)
+	s, err := openInPlace(t, path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.reading.Take(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.IDs(ctx); err != nil {
+		t.Errorf("what is known already: %v", err)
+	}
+	time.Sleep(20 * time.Millisecond) // longer than what a file system's clock takes for one moment
+	copyTo(t, filepath.Join(storetest.Fixtures(t), "da-docker25-hello.tar"), path)
+	short, stop := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer stop()
+	if _, err := s.IDs(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while another reads: %v", err)
+	}
+	s.reading.Give()
+	only(t, s)
+}

@@ -18,6 +18,7 @@ import (
 	"imagefs/store"
 	"imagefs/store/archive/compress"
 	blobs "imagefs/store/blob"
+	"imagefs/store/turn"
 )
 
 // StoreOptions are those of Open.
@@ -43,6 +44,10 @@ type Store struct {
 	blobs *blobs.Cache
 
 	broken chan struct{} // a layer turned out to be broken
+
+	life    context.Context // ends with Close
+	end     context.CancelFunc
+	reading turn.Turn // had while the archive is read; taken before mu
 
 	mu     sync.Mutex // guards what follows
 	now    *snapshot
@@ -114,7 +119,8 @@ func Open(path string, o StoreOptions) (*Store, error) {
 	case !st.IsDir() && !st.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is neither a file nor a directory: %w", path, store.ErrInvalid)
 	}
-	s := &Store{path: abs, opts: o, log: o.Log, broken: make(chan struct{}, 1)}
+	s := &Store{path: abs, opts: o, log: o.Log, broken: make(chan struct{}, 1), reading: turn.New()}
+	s.life, s.end = context.WithCancel(context.Background())
 	s.blobs = blobs.NewCache(blobs.Options{Dir: o.Cache, Memory: o.Memory, Disk: o.Disk, Background: o.Lazy, Log: o.Log,
 		Broken: func(*blobs.Layer, error) { notify(s.broken) }})
 	if _, err := s.current(context.Background()); err != nil {
@@ -124,25 +130,36 @@ func Open(path string, o StoreOptions) (*Store, error) {
 	return s, nil
 }
 
-// current returns what the archive holds now: it is read again if it was replaced.
+var errClosed = fmt.Errorf("the archive was closed: %w", os.ErrClosed)
+
+// current returns what the archive holds now: it is read again if it was
+// replaced, by one at a time.
 func (s *Store) current(ctx context.Context) (*snapshot, error) {
-	id, err := identify(s.path)
+	if snap, _, err := s.known(); snap != nil || err != nil {
+		return snap, err
+	}
+	if err := s.reading.Take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.reading.Give()
+	// Somebody else may have read it meanwhile.
+	snap, id, err := s.known()
+	if snap != nil || err != nil {
+		return snap, err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(s.life, stop)()
+	snap, err = s.read(ctx, id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
-		return nil, fmt.Errorf("the archive was closed: %w", os.ErrClosed)
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("the archive %s is no longer there: %w", s.path, store.ErrGone)
+		if err == nil {
+			snap.close()
+		}
+		return nil, errClosed
 	case err != nil:
-		return nil, err
-	case s.now != nil && s.now.id == id:
-		return s.now, nil
-	case s.err != nil && s.failed == id:
-		return nil, s.err
-	}
-	snap, err := s.read(ctx, id)
-	if err != nil {
 		if ctx.Err() == nil {
 			s.failed, s.err = id, err
 		}
@@ -153,6 +170,27 @@ func (s *Store) current(ctx context.Context) (*snapshot, error) {
 	}
 	s.now, s.err = snap, nil
 	return snap, nil
+}
+
+// known returns what the archive holds now, nil if it has to be read for that,
+// and what tells it from what it was.
+func (s *Store) known() (*snapshot, identity, error) {
+	id, err := identify(s.path)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return nil, id, errClosed
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, id, fmt.Errorf("the archive %s is no longer there: %w", s.path, store.ErrGone)
+	case err != nil:
+		return nil, id, err
+	case s.now != nil && s.now.id == id:
+		return s.now, id, nil
+	case s.err != nil && s.failed == id:
+		return nil, id, s.err
+	}
+	return nil, id, nil
 }
 
 // Names implements store.Store.
@@ -191,10 +229,18 @@ func (s *Store) Root() string { return s.path }
 
 // Close implements store.Store.
 func (s *Store) Close() error {
+	s.end()
 	s.blobs.Close()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.closed = true
+	s.mu.Unlock()
+	// Who is reading the archive gives up, and is waited for.
+	if err := s.reading.Take(context.Background()); err != nil {
+		return err
+	}
+	defer s.reading.Give()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.now != nil {
 		s.old = append(s.old, s.now)
 	}

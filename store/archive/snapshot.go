@@ -125,7 +125,7 @@ type place struct {
 	scanned *layer.Streamed
 }
 
-// read reads what the archive holds; s.mu is held.
+// read reads what the archive holds, in the caller's turn at reading.
 func (s *Store) read(ctx context.Context, id identity) (*snapshot, error) {
 	n := &snapshot{id: id, images: map[digest.Digest]*found{}, layers: map[string]*blobs.Layer{},
 		names: store.Names{Tags: map[string]digest.Digest{}, Digests: map[string]digest.Digest{}}}
