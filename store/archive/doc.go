@@ -71,6 +71,11 @@
 //   - An archive that is written to while it is shown gives store.ErrGone and no more bytes
 //     (size, time and inode are looked at with every read). One that was replaced shows what
 //     it is now; what is open of the old one is read on, since its file still is what it was.
+//   - What an archive was before is kept, its descriptors included, as long as somebody has an
+//     image, a layer or a file of it: users of a store do not say when they have done with
+//     an image, so that the garbage collector finds it out (held.go). Memory that is mapped
+//     is unmapped only if the layer was forgotten too (store.Forgetter), since the names in an
+//     index lie in it.
 //   - A compressed archive is read through once, with all its layers, and through a seek
 //     index from then on; xz and bzip2 can only be loaded.
 //   - The parent in a manifest.json is kept if it is in the same archive and really is below.

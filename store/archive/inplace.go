@@ -53,7 +53,7 @@ type Store struct {
 	now    *snapshot
 	failed identity // of what could not be read, with why
 	err    error
-	old    []*snapshot
+	old    []former
 	closed bool
 }
 
@@ -165,9 +165,7 @@ func (s *Store) current(ctx context.Context) (*snapshot, error) {
 		}
 		return nil, err
 	}
-	if s.now != nil {
-		s.old = append(s.old, s.now) // somebody may still read what it held
-	}
+	s.retire() // somebody may still read what it held
 	s.now, s.err = snap, nil
 	return snap, nil
 }
@@ -241,13 +239,14 @@ func (s *Store) Close() error {
 	defer s.reading.Give()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.now != nil {
-		s.old = append(s.old, s.now)
+	s.retire()
+	for _, o := range s.old {
+		if n := o.snapshot.Value(); n != nil {
+			n.close()
+		}
+		o.held.close()
 	}
-	for _, n := range s.old {
-		n.close()
-	}
-	s.now, s.old = nil, nil
+	s.old = nil
 	return nil
 }
 

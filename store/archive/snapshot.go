@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -69,7 +68,7 @@ type snapshot struct {
 	ids      []digest.Digest
 	names    store.Names
 	problems []error // with what is no image
-	closers  []io.Closer
+	held     *held
 	layers   map[string]*blobs.Layer // by chain and place
 }
 
@@ -127,8 +126,9 @@ type place struct {
 
 // read reads what the archive holds, in the caller's turn at reading.
 func (s *Store) read(ctx context.Context, id identity) (*snapshot, error) {
-	n := &snapshot{id: id, images: map[digest.Digest]*found{}, layers: map[string]*blobs.Layer{},
+	n := &snapshot{id: id, held: &held{}, images: map[digest.Digest]*found{}, layers: map[string]*blobs.Layer{},
 		names: store.Names{Tags: map[string]digest.Digest{}, Digests: map[string]digest.Digest{}}}
+	hold(n)
 	ld := &load{ctx: ctx, dst: hashOnly{}, in: hashOnly{}, log: s.log, lim: s.opts.Limits, survey: true, want: host}
 	c, err := s.places(ld, n)
 	if err == nil {
@@ -158,14 +158,15 @@ func (s *Store) places(ld *load, n *snapshot) (places, error) {
 		if err != nil {
 			return nil, err
 		}
-		n.closers = append(n.closers, root)
-		return &dirPlaces{dirContent{ld: ld, root: root}}, nil
+		return &dirPlaces{dirContent{ld: ld, root: root}}, n.held.add(root)
 	}
 	f, err := openStill(s.path)
 	if err != nil {
 		return nil, err
 	}
-	n.closers = append(n.closers, f)
+	if err := n.held.add(f); err != nil {
+		return nil, err
+	}
 	return s.filePlaces(ld, n, f)
 }
 
@@ -225,7 +226,9 @@ func (n *snapshot) layer(cache *blobs.Cache, c places, img *image, i int, chain 
 			p.key = ref.name
 		}
 		key += p.key
-		spec.Blob, spec.Size, spec.Origin, spec.Open, spec.Scanned, spec.Err = ref.digest, p.size, p.origin, p.open, p.scanned, err
+		spec.Blob, spec.Size, spec.Origin, spec.Scanned, spec.Err = ref.digest, p.size, p.origin, p.scanned, err
+		open := p.open // and not p, which has what was scanned
+		spec.Open = func() (blobs.Data, error) { return n.open(open) }
 	}
 	if l := n.layers[key]; l != nil {
 		return l
@@ -235,11 +238,21 @@ func (n *snapshot) layer(cache *blobs.Cache, c places, img *image, i int, chain 
 	return l
 }
 
+// open opens the bytes of a layer, which have the snapshot from then on, as the layer has.
+func (n *snapshot) open(bytes func() (blobs.Data, error)) (blobs.Data, error) {
+	d, err := bytes()
+	if err != nil {
+		return nil, err
+	}
+	if err := n.held.add(d); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
 func (n *snapshot) close() {
 	for _, l := range n.layers {
 		l.Close()
 	}
-	for _, c := range slices.Backward(n.closers) {
-		c.Close()
-	}
+	n.held.close()
 }

@@ -7,8 +7,8 @@
 // parts that have it whole, one serves it to all images, whichever part they
 // are in, so that a file that comes from the same layer is the same inode.
 // Which part that is, is decided when the layer is first asked for and stays so
-// until the part loses it: then the layer is a new one, with a new key, from
-// the next part that has it.
+// as long as somebody has the layer, or until the part loses it: then the layer
+// is a new one, with a new key, from the next part that has it.
 //
 // Changes go to one part: to the one that has the image, or for a name to the
 // one whose name shows. A part that is only read, or whose kind cannot do it,

@@ -3,7 +3,9 @@ package union
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
+	"weak"
 
 	digest "github.com/opencontainers/go-digest"
 
@@ -43,7 +45,7 @@ var (
 func (u *Union) layer(ctx context.Context, stack []digest.Digest, own candidate, whole bool, a asked) store.Layer {
 	chain := own.ChainID()
 	u.mu.Lock()
-	l := u.layers[chain]
+	l := u.layers[chain].Value()
 	u.mu.Unlock()
 	if l != nil {
 		from := l.source()
@@ -70,13 +72,24 @@ func (u *Union) layer(ctx context.Context, stack []digest.Digest, own candidate,
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	// Somebody else may have looked at the same time: then what they found is served.
-	if other := u.layers[chain]; other != nil && other != l {
+	if other := u.layers[chain].Value(); other != nil && other != l {
 		return other
 	}
 	if !u.closed {
-		u.layers[chain] = fresh
+		w := weak.Make(fresh)
+		u.layers[chain] = w
+		runtime.AddCleanup(fresh, func(chain digest.Digest) { u.dropped(chain, w) }, chain)
 	}
 	return fresh
+}
+
+// dropped lets go of what is known of a layer that nobody has any more.
+func (u *Union) dropped(chain digest.Digest, w weak.Pointer[layer]) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.layers[chain] == w {
+		delete(u.layers, chain)
+	}
 }
 
 func (l *layer) source() candidate {
@@ -316,7 +329,7 @@ func (u *Union) Forget(of store.Layer) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.layers[l.chain] == l {
+	if u.layers[l.chain].Value() == l {
 		delete(u.layers, l.chain)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"weak"
 
 	digest "github.com/opencontainers/go-digest"
 
@@ -33,10 +34,10 @@ type Union struct {
 
 	mu      sync.Mutex // guards what follows
 	parts   []store.Part
-	added   chan struct{}     // closed, and made anew, when a part comes
-	failing map[string]string // part → what is wrong with it
-	layers  map[digest.Digest]*layer
-	scans   map[string]*scan // part → its layers, of a part that cannot find them
+	added   chan struct{}                         // closed, and made anew, when a part comes
+	failing map[string]string                     // part → what is wrong with it
+	layers  map[digest.Digest]weak.Pointer[layer] // as long as somebody has them
+	scans   map[string]*scan                      // part → its layers, of a part that cannot find them
 	closed  bool
 }
 
@@ -69,7 +70,7 @@ func New(parts []store.Part, o Options) (store.Store, error) {
 		seen[p.Name] = true
 	}
 	u := &Union{o: o, log: o.Log, parts: slices.Clone(parts), added: make(chan struct{}),
-		failing: map[string]string{}, layers: map[digest.Digest]*layer{}, scans: map[string]*scan{}}
+		failing: map[string]string{}, layers: map[digest.Digest]weak.Pointer[layer]{}, scans: map[string]*scan{}}
 	changes := o.Make != nil || slices.ContainsFunc(parts, func(p store.Part) bool {
 		_, tags := p.Store.(store.Tagger)
 		_, removes := p.Store.(store.Remover)
@@ -157,7 +158,7 @@ func (u *Union) Close() error {
 	parts := u.parts
 	again := u.closed
 	u.closed = true
-	u.layers = map[digest.Digest]*layer{}
+	u.layers = map[digest.Digest]weak.Pointer[layer]{}
 	u.scans = map[string]*scan{}
 	u.mu.Unlock()
 	if again {

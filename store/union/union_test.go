@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -235,7 +236,9 @@ func TestALayerMoves(t *testing.T) {
 func TestALayerStays(t *testing.T) {
 	a, b := root(t), root(t, imgB)
 	u := open(t, union.Options{Into: "a"}, part(t, "a", a, false), part(t, "b", b, false))
-	was := layers(t, u, imgB)[0].Key()
+	held := layers(t, u, imgB)
+	defer runtime.KeepAlive(held)
+	was := held[0].Key()
 	storetest.Fill(t, u.(store.Ingester), imgA)
 	if is := layers(t, u, imgB)[0].Key(); is != was {
 		t.Errorf("its key was %s and is %s", was, is)
