@@ -218,7 +218,8 @@ that the daemon finished before it failed at one.
 
 What imagefs works out about the layers of stores that others wrote is kept in
 /var/cache/imagefs, for ordinary users $XDG_CACHE_HOME/imagefs or
-~/.cache/imagefs. It can be deleted at any time.
+~/.cache/imagefs. It can be deleted at any time; a mount removes what nobody has
+used for 60 days.
 
 As an ordinary user, layers are unpacked under your name; owners, devices and
 the like are then those that the archives say.

@@ -32,6 +32,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 		return err
 	}
 	defer closeLog()
+	began := time.Now()
 	st, err := openMountStore(a, o, dir, log)
 	if err != nil {
 		return err
@@ -66,6 +67,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	defer log.Info("unmounted", "at", dir)
 	// Later, since it collects: whoever waited for the tree is looking into it now.
 	defer time.AfterFunc(settled, collectOften).Stop()
+	defer tendCache(cacheDir(), began, settled, log)()
 	select {
 	case <-unmounted:
 		return nil

@@ -47,7 +47,13 @@ func (l *Layer) wasVerified() bool {
 		return false
 	}
 	defer r.Close()
-	b, err := r.Read(l.markerName(), int64(len(marker)))
+	f, err := openKept(r, l.markerName())
+	if err != nil {
+		l.marked = false
+		return false
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, int64(len(marker))+1))
 	l.marked = err == nil && string(b) == marker
 	return l.marked
 }

@@ -1,12 +1,7 @@
 package unpacked
 
 import (
-	"encoding/hex"
-	"errors"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"time"
 
 	"imagefs/store/beneath"
 	"imagefs/store/layer"
@@ -27,27 +22,4 @@ func keepIndex(cache *beneath.Root, name string, raw []byte) *layer.Mapped {
 		return nil
 	}
 	return m
-}
-
-// cacheAge is how long the index of a layer that nobody looks at is kept.
-const cacheAge = 60 * 24 * time.Hour
-
-// CleanCache removes indexes that were not used for long.
-func CleanCache(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	for _, e := range entries {
-		if st, err := e.Info(); err == nil && st.Mode().IsRegular() && isCached(e.Name()) && time.Since(st.ModTime()) > cacheAge {
-			_ = os.Remove(filepath.Join(dir, e.Name()))
-		}
-	}
-	return err
-}
-
-// isCached tells whether a name is one that cacheFile gives.
-func isCached(name string) bool {
-	_, err := hex.DecodeString(name)
-	return err == nil && len(name) == 64
 }

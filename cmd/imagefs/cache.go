@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"imagefs/store/unpacked"
+)
+
+// cleanEvery is how often a mount looks through the cache directory; others do too.
+const cleanEvery = 24 * time.Hour
+
+// tendCache has what a mount has used of a cache directory since then kept from
+// others who clean it, and cleans it itself, beginning after a while: nobody waits
+// for that. end ends it.
+func tendCache(dir string, since time.Time, after time.Duration, log *slog.Logger) (end func()) {
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if !wait(ctx, after) {
+			return
+		}
+		use, err := unpacked.UseCache(dir, since)
+		if err != nil {
+			log.Debug("no cache directory", "err", err)
+			return
+		}
+		defer use.Close()
+		for {
+			if err := unpacked.CleanCache(ctx, dir); err != nil && !errors.Is(err, context.Canceled) {
+				log.Debug("cannot clean the cache directory", "dir", dir, "err", err)
+			}
+			if !wait(ctx, cleanEvery) {
+				return
+			}
+		}
+	}()
+	return func() { stop(); <-done }
+}
+
+// wait waits; false if the context ends before.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
