@@ -66,7 +66,7 @@ func testUserAsRoot(t *testing.T, transport string) {
 	if err := errors.Join(os.Mkdir(mnt, 0o755), os.Chown(home, nobody, nobody), os.Chown(mnt, nobody, nobody)); err != nil {
 		t.Fatal(err)
 	}
-	s := harness.Imagefs{Store: filepath.Join(home, "store"), UID: nobody}
+	s := harness.Imagefs{Store: filepath.Join(home, "data/imagefs"), UID: nobody}
 	s.Run(t, "load", "-q", "-i", archive)
 	script := `"$0" "$@" --transport ` + transport + ` mnt && cat mnt/images/box/1/rootfs/etc/secret; "$0" umount mnt`
 	mount := s.Cmd(t, "mount")
@@ -74,6 +74,12 @@ func testUserAsRoot(t *testing.T, transport string) {
 	c.Env, c.Dir, c.SysProcAttr = mount.Env, home, mount.SysProcAttr
 	if out := harness.RunCmd(t, c); out != "s\n" {
 		t.Errorf("%q, want %q", out, "s\n")
+	}
+	// Without --store it is still the user's own that is meant.
+	c = exec.Command("unshare", "-rm", mount.Path, "images", "-q", "box:1")
+	c.Env, c.Dir, c.SysProcAttr = append(mount.Env, "IMAGEFS_STORE=", "XDG_DATA_HOME="+home+"/data"), home, mount.SysProcAttr
+	if out := harness.RunCmd(t, c); len(harness.Lines(out)) != 1 {
+		t.Errorf("%q, want the image", out)
 	}
 }
 
