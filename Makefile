@@ -55,6 +55,7 @@ lint: setup-test ## the linters, at the versions pinned above
 unit: ## unit tests with the race detector, and all cases of those that are slow with it
 	GORACE=atexit_sleep_ms=0 $(GO) test -race $(UNIT)
 	$(GO) test $(LARGE)
+	$(GO) test -run TestScripts/import ./cmd/imagefs
 
 fuzz: ## each fuzz target for $(FUZZTIME)
 	@GO='$(GO)' $(SCRIPTS)/fuzz.sh $(FUZZTIME) $(UNIT)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"imagefs/integration/harness"
@@ -23,7 +24,8 @@ func testOrdinaryUser(t *testing.T, transport string) {
 	readable(t, archive)
 	roots := harness.NewStore(t)
 	roots.Run(t, "load", "-i", archive)
-	want := list(t, roots.Mount(t), 0)
+	rootsMount := roots.Mount(t, "--allow-other")
+	want := list(t, rootsMount, 0)
 
 	home := t.TempDir()
 	readable(t, home)
@@ -50,6 +52,18 @@ func testOrdinaryUser(t *testing.T, transport string) {
 	out = harness.RunCmd(t, as(exec.Command("sh", "-c", script, "sh", m.Dir), nobody, ""))
 	if want := "mine, moved, v0, v1\n2\n2\n"; out != want {
 		t.Errorf("%q, want %q", out, want)
+	}
+
+	// Root may not look at a user's mountpoint, and unmounts it all the same.
+	own := filepath.Join(home, "own")
+	if err := errors.Join(os.Mkdir(own, 0o755), os.Chown(own, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	readable(t, filepath.Dir(rootsMount.Dir))
+	users.Run(t, "mount", own)
+	roots.Run(t, "umount", own)
+	if code, said := users.Fail(t, "umount", rootsMount.Dir); code != 1 || !strings.Contains(said, " was mounted by root: ") {
+		t.Errorf("exit %d, %q", code, said)
 	}
 }
 

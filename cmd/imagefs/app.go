@@ -157,6 +157,9 @@ Docker's own images, as they are:
 	root.PersistentFlags().Var(&a.logs.format, "log-format", "how the log looks (default text)")
 	root.PersistentFlags().StringVar(&a.docker, "docker-host", "", "where to ask the Docker daemon that runs on a store for changes, a `HOST` like unix:///run/docker.sock (default $IMAGEFS_DOCKER_HOST, else $DOCKER_HOST and the usual sockets)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if !cmd.HasParent() {
+			return usagef("%w; see '%s --help'", err, cmd.CommandPath())
+		}
 		return usagef("%s: %w; see '%s --help'", cmd.Name(), err, cmd.CommandPath())
 	})
 	root.AddGroup(
@@ -175,6 +178,7 @@ Docker's own images, as they are:
 		newTagCommand(a), newRmiCommand(a), newPruneCommand(a), newImportCommand(a), newSaveCommand(a), newExportCommand(a), newCopyCommand(a),
 		newLsCommand(a), newCatCommand(a), newDiffCommand(a), newWhichCommand(a), newCheckCommand(a))
 	add("other", newCompletionCommand(a), newManCommand(), newVersionCommand(a))
+	root.AddCommand(newImageCommand(a))
 	root.SuggestionsMinimumDistance = 2
 	cobra.AddTemplateFunc("join", strings.Join)
 	root.SetHelpCommandGroupID("other")

@@ -49,7 +49,7 @@ func runCat(ctx context.Context, a *app, image string, paths []string) error {
 }
 
 func catFile(w io.Writer, root *rootfs.FS, path string) error {
-	n, err := root.Find(path, true)
+	n, err := findNamed(root, path, true)
 	if err != nil {
 		return err
 	}
@@ -62,11 +62,22 @@ func catFile(w io.Writer, root *rootfs.FS, path string) error {
 	return fmt.Errorf("not a regular file: %w", store.ErrInvalid)
 }
 
+// findNamed finds what a user has named: nothing is called "".
+func findNamed(root *rootfs.FS, path string, follow bool) (rootfs.Node, error) {
+	if path == "" {
+		return rootfs.Node{}, &fs.PathError{Op: "open", Path: path, Err: unix.ENOENT}
+	}
+	return root.Find(path, follow)
+}
+
 // pathFirst is an error about a path as cat and ls put it: the path, then why.
 func pathFirst(path string, err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {
 		err = p.Err
+	}
+	if path == "" {
+		path = "''"
 	}
 	return fmt.Errorf("%s: %w", path, err)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -65,7 +66,7 @@ func advise(err error) error {
 	switch {
 	case err == nil || errors.As(err, &a):
 		return err
-	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, store.ErrReadOnly):
+	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, store.ErrReadOnly) && os.Geteuid() != 0:
 		return advised{err, "try it as root (sudo imagefs …), or with a store of your own (--store)"}
 	}
 	return err

@@ -19,6 +19,10 @@ import (
 )
 
 func TestSentence(t *testing.T) {
+	denied := "open /x: permission denied"
+	if os.Geteuid() != 0 {
+		denied += "; try it as root (sudo imagefs …), or with a store of your own (--store)"
+	}
 	for _, c := range []struct {
 		err  error
 		want string
@@ -33,7 +37,7 @@ func TestSentence(t *testing.T) {
 		{fmt.Errorf("mount: %w", advised{fmt.Errorf("no store at /x: %w", store.ErrNotFound), "make one"}), "mount: no store at /x; make one"},
 		{fmt.Errorf("load x: %w", context.Canceled), "load x: interrupted"},
 		{errors.New("two\nlines\x1b[2J"), `two; lines\x1b[2J`},
-		{&fs.PathError{Op: "open", Path: "/x", Err: unix.EACCES}, "open /x: permission denied; try it as root (sudo imagefs …), or with a store of your own (--store)"},
+		{&fs.PathError{Op: "open", Path: "/x", Err: unix.EACCES}, denied},
 	} {
 		if got := sentence(c.err); got != c.want {
 			t.Errorf("%v: got %q, want %q", c.err, got, c.want)

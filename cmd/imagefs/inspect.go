@@ -8,7 +8,10 @@ import (
 	"imagefs/store/report"
 )
 
-type inspectOptions struct{ format string }
+type inspectOptions struct {
+	format string
+	kind   string
+}
 
 func newInspectCommand(a *app) *cobra.Command {
 	var o inspectOptions
@@ -25,9 +28,16 @@ exit code is 1 then.`,
 		Args:              wants(1, -1),
 		ValidArgsFunction: a.completeImages(-1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.kind != "image" {
+				return usagef("inspect: --type %.40s: imagefs has images only", o.kind)
+			}
 			return runInspect(cmd.Context(), a, o, args)
 		},
 	}
+	cmd.Flags().StringVar(&o.kind, "type", "image", "what to look for; there are images only")
+	cmd.Flags().BoolP("size", "s", false, "the size of containers, of which there are none")
+	_ = cmd.Flags().MarkHidden("type")
+	_ = cmd.Flags().MarkHidden("size")
 	cmd.Flags().StringVarP(&o.format, "format", "f", "", "'json' for one line, or a Go `TEMPLATE`")
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ import (
 type lsOptions struct {
 	images    imagesOptions
 	long      bool
+	human     bool
 	recursive bool
 	all       bool
 	directory bool
@@ -46,6 +48,10 @@ Without an IMAGE, or with what is no image but matches some, it is the same as
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&o.long, "long", "l", false, "mode, links, owner, size and time of each entry too")
+	f.Bool("help", false, "help for ls") // -h is taken
+	f.BoolVarP(&o.human, "human-readable", "h", false, "with -l, sizes like 1.5K and 2M")
+	f.BoolP("one", "1", false, "one name a line, as it is anyway")
+	_ = f.MarkHidden("one")
 	f.BoolVarP(&o.all, "all", "a", false, "also names that begin with a dot; of images also those without a name that others were built on")
 	f.BoolVarP(&o.recursive, "recursive", "R", false, "also what is below")
 	f.BoolVarP(&o.directory, "directory", "d", false, "directories themselves, not what is in them")
@@ -113,7 +119,7 @@ func (l *lister) paths(ctx context.Context, paths []string) error {
 	var files, dirs []lsEntry
 	for _, p := range paths {
 		// A link that was named is followed, unless it is itself asked about.
-		n, err := l.root.Find(p, !l.o.long && !l.o.directory)
+		n, err := findNamed(l.root, p, !l.o.long && !l.o.directory)
 		switch {
 		case err != nil:
 			bad(p, err)
@@ -204,6 +210,9 @@ func (l *lister) print(entries []lsEntry) {
 			continue
 		}
 		size := strconv.FormatUint(e.n.Size, 10)
+		if l.o.human {
+			size = humanSize(e.n.Size)
+		}
 		switch e.n.Type() {
 		case unix.S_IFCHR, unix.S_IFBLK:
 			size = fmt.Sprintf("%d, %d", e.n.Rdev>>8&0xfff, e.n.Rdev&0xff|e.n.Rdev>>12&0xfff00)
@@ -220,6 +229,25 @@ func (l *lister) print(entries []lsEntry) {
 	for _, r := range rows {
 		l.a.printf("%s %*s %-*s %-*s %*s %s %s\n", r[0], width[1], r[1], width[2], r[2], width[3], r[3], width[4], r[4], r[5], r[6])
 	}
+}
+
+// humanSize is a size as ls -h shows it, rounded up.
+func humanSize(n uint64) string {
+	if n < 1024 {
+		return strconv.FormatUint(n, 10)
+	}
+	f, unit := float64(n), -1
+	for f >= 1024 && unit < 5 {
+		f /= 1024
+		unit++
+	}
+	if tenths := math.Ceil(f * 10); tenths < 100 {
+		return fmt.Sprintf("%.1f%c", tenths/10, "KMGTPE"[unit])
+	}
+	if f = math.Ceil(f); f == 1024 && unit < 5 {
+		return fmt.Sprintf("1.0%c", "KMGTPE"[unit+1])
+	}
+	return fmt.Sprintf("%.0f%c", f, "KMGTPE"[unit])
 }
 
 // timeText is a time as ls -l shows it: with the year if it is not near.

@@ -94,7 +94,7 @@ See also: imagefs help stores, imagefs help tree, imagefs help control.`,
 
 // ignored are options of mount(8) that say nothing to this file system, or what it does anyway.
 var ignored = map[string]bool{
-	"defaults": true, "rw": true, "nosuid": true, "nodev": true, "exec": true, "auto": true, "noauto": true,
+	"defaults": true, "nosuid": true, "nodev": true, "exec": true, "auto": true, "noauto": true,
 	"user": true, "users": true, "nouser": true, "_netdev": true, "nofail": true,
 	"atime": true, "noatime": true, "relatime": true, "diratime": true, "nodiratime": true, "strictatime": true,
 	"async": true, "sync": true, "dirsync": true, "mand": true, "nomand": true, "lazytime": true, "nolazytime": true,
@@ -104,10 +104,13 @@ var ignored = map[string]bool{
 
 // apply adds the words of -o to the options.
 func (o *mountOptions) apply() error {
+	flag := o.readOnly
 	for _, w := range o.words {
 		switch {
 		case w == "ro":
 			o.readOnly = true
+		case w == "rw": // the last of the two counts, as with mount(8)
+			o.readOnly = flag
 		case w == "list_origin":
 			o.listOrigin = true
 		case w == "passthrough":

@@ -70,7 +70,8 @@ func statDead(dir string) bool {
 }
 
 // resolve returns the absolute path of a directory with all links followed, as
-// the mount table has it. A dead mountpoint cannot be looked at itself.
+// the mount table has it. A dead mountpoint cannot be looked at itself, and that of
+// another user not even by root.
 func resolve(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -80,11 +81,11 @@ func resolve(dir string) (string, error) {
 	if err == nil {
 		return real, nil
 	}
-	if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) {
+	if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.EACCES) {
 		return "", err
 	}
-	parent, err := filepath.EvalSymlinks(filepath.Dir(abs))
-	if err != nil {
+	parent, perr := filepath.EvalSymlinks(filepath.Dir(abs))
+	if perr != nil {
 		return "", err
 	}
 	return filepath.Join(parent, filepath.Base(abs)), nil

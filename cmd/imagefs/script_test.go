@@ -36,6 +36,8 @@ func TestScripts(t *testing.T) {
 		Setup:               setupScript,
 		Condition: func(cond string) (bool, error) {
 			switch cond {
+			case "race":
+				return raceDetector, nil
 			case "root":
 				return os.Geteuid() == 0, nil
 			case "bash-completion":

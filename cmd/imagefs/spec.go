@@ -99,7 +99,9 @@ func (a *app) named() ([]spec, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, s)
+		if !slices.Contains(out, s) {
+			out = append(out, s) // twice the same is once, as two entries of a path are
+		}
 	}
 	return out, nil
 }

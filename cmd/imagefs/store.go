@@ -62,6 +62,9 @@ func (a *app) openStore(o openOptions) (store.Store, error) {
 		a.reading(specs[0].path)
 		st, kind, err := openSpec(specs[0], o)
 		a.kind = kind
+		if o.create && errors.Is(err, store.ErrNotFound) && !isDataRoot(specs[0].path) {
+			return nil, advised{err, "choose an empty directory, or one that is not there yet"}
+		}
 		return st, adviseStore(err, specs[0].path)
 	case len(specs) > 1:
 		for _, s := range specs {
@@ -222,11 +225,10 @@ func noStoreAdvice(path string) string {
 		}
 		return moved + "; mostly it is /var/lib/containerd"
 	}
-	const advice = "make one with 'imagefs load -i ARCHIVE'"
 	if path != "" {
-		return advice
+		return "make one with 'imagefs --store " + shellWord(path) + " load -i ARCHIVE'"
 	}
-	return advice + ", or name one with --store"
+	return "make one with 'imagefs load -i ARCHIVE', or name one with --store"
 }
 
 // isDataRoot tells whether a directory looks like a Docker daemon's data root,

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -104,6 +107,9 @@ func runUmount(ctx context.Context, o umountOptions, dir string) error {
 	if m.FSType != fusefs.FSType {
 		return advised{fmt.Errorf("%s is not a mount of imagefs, it is %s", path, m.FSType), "use umount(8)"}
 	}
+	if by := mountUser(m); by != uint32(os.Geteuid()) && os.Geteuid() != 0 {
+		return advised{fmt.Errorf("%s was mounted by %s: %w", path, userName(by), unix.EPERM), "unmount it as they, or as root (sudo imagefs umount)"}
+	}
 	wait := watchLife(m.Major, m.Minor)
 	if err := unmount(path, o.lazy); err != nil {
 		if errors.Is(err, unix.EBUSY) {
@@ -116,6 +122,15 @@ func runUmount(ctx context.Context, o umountOptions, dir string) error {
 			"a container or another mount namespace may still have the mount: 'grep -l " + path + " /proc/*/mountinfo' finds it"}
 	}
 	return nil
+}
+
+// userName returns a user's name, or number if there is none.
+func userName(uid uint32) string {
+	id := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return "the user " + id
 }
 
 // byName finds the mount that shows a store of that name or path, nil if none
