@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"unicode"
 	"unicode/utf8"
 
@@ -326,12 +325,4 @@ func (f *fsys) ownLayers(ctx context.Context, id digest.Digest) ([]string, error
 		}
 	}
 	return slices.DeleteFunc(own, func(key string) bool { return shared[key] }), nil
-}
-
-// readOnlyStatus is what writing to the tree gives.
-func (f *fsys) immutable() fuse.Status {
-	if f.o.ReadOnly {
-		return fuse.EROFS
-	}
-	return fuse.Status(syscall.EPERM)
 }

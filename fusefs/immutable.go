@@ -1,8 +1,20 @@
 package fusefs
 
-import "github.com/hanwen/go-fuse/v2/fuse"
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
 
 // Images are immutable; what can be done to names is in fileops.go.
+
+// immutable is what an attempt to change what cannot be changed gives.
+func (f *fsys) immutable() fuse.Status {
+	if f.o.ReadOnly {
+		return fuse.EROFS
+	}
+	return fuse.Status(syscall.EPERM)
+}
 
 // Mknod implements fuse.RawFileSystem.
 func (f *fsys) Mknod(<-chan struct{}, *fuse.MknodIn, string, *fuse.EntryOut) fuse.Status {
