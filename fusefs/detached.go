@@ -55,6 +55,7 @@ func watchMount(ctx context.Context, dir string, detached func()) error {
 		return err
 	}
 	defer end.Close()
+	defer stop.Close() // beside the end of ctx: polling may fail before that
 	defer context.AfterFunc(ctx, func() { stop.Close() })()
 	fds := []unix.PollFd{{Fd: int32(table), Events: unix.POLLPRI}, {Fd: int32(end.Fd())}}
 	wait := -1
