@@ -132,18 +132,13 @@ func listenLife(major, minor int) (l net.Listener, err error) {
 
 // askLife returns what the process that serves a mount says of it, and its
 // process ID; false if none answers, and then the ID is 0 unless there is one that
-// does not, which may be stopped. Any user could listen there: only one with the user
-// ID that the mount has is believed.
+// does not, which may be stopped.
 func askLife(major, minor int, uid uint32) (l life, pid int, ok bool) {
-	c, err := net.Dial("unix", lifeName(major, minor))
+	c, peer, err := dialLife(major, minor, uid)
 	if err != nil {
 		return l, 0, false
 	}
 	defer c.Close()
-	peer, err := peerOf(c)
-	if err != nil || peer.Uid != uid && peer.Uid != 0 {
-		return l, 0, false
-	}
 	_ = c.SetReadDeadline(time.Now().Add(lifePatience))
 	if err := json.NewDecoder(io.LimitReader(c, maxLife)).Decode(&l); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -152,6 +147,24 @@ func askLife(major, minor int, uid uint32) (l life, pid int, ok bool) {
 		return life{}, 0, false
 	}
 	return l, int(peer.Pid), true
+}
+
+// dialLife connects to the process that serves a mount. Any user could listen
+// there: only one with the user ID that the mount has is believed.
+func dialLife(major, minor int, uid uint32) (net.Conn, *unix.Ucred, error) {
+	c, err := net.Dial("unix", lifeName(major, minor))
+	if err != nil {
+		return nil, nil, err
+	}
+	peer, err := peerOf(c)
+	if err == nil && peer.Uid != uid && peer.Uid != 0 {
+		err = fmt.Errorf("user %d listens: %w", peer.Uid, unix.EACCES)
+	}
+	if err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	return c, peer, nil
 }
 
 // peerOf returns who listens at the other end of a connection.
@@ -172,8 +185,8 @@ func peerOf(c net.Conn) (*unix.Ucred, error) {
 // watchLife connects to the process that serves a mount. The function that it
 // returns waits until that has ended, or the time is over. Of a process that
 // does not say that it lives, nothing is awaited.
-func watchLife(major, minor int) (wait func(ctx context.Context, atMost time.Duration) bool) {
-	c, err := net.Dial("unix", lifeName(major, minor))
+func watchLife(major, minor int, uid uint32) (wait func(ctx context.Context, atMost time.Duration) bool) {
+	c, _, err := dialLife(major, minor, uid)
 	if err != nil {
 		return func(context.Context, time.Duration) bool { return true }
 	}

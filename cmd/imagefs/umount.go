@@ -110,7 +110,7 @@ func runUmount(ctx context.Context, o umountOptions, dir string) error {
 	if by := mountUser(m); by != uint32(os.Geteuid()) && os.Geteuid() != 0 {
 		return advised{fmt.Errorf("%s was mounted by %s: %w", path, userName(by), unix.EPERM), "unmount it as they, or as root (sudo imagefs umount)"}
 	}
-	wait := watchLife(m.Major, m.Minor)
+	wait := watchLife(m.Major, m.Minor, mountUser(m))
 	if err := unmount(path, o.lazy); err != nil {
 		if errors.Is(err, unix.EBUSY) {
 			return advised{fmt.Errorf("%s is in use", path), "find out by whom with 'fuser -vm " + path + "', or use --lazy"}
