@@ -205,6 +205,11 @@ func (m *manual) environment() {
 		{"IMAGEFS_STORE", "the stores, one a line, where there is no --store"},
 		{"XDG_DATA_HOME", "where an ordinary user's store is made, below imagefs; else ~/.local/share"},
 		{"XDG_CACHE_HOME", "where an ordinary user's cache is, below imagefs; else ~/.cache"},
+		{"IMAGEFS_DOCKER_HOST", "where a running Docker is asked, where there is no --docker-host: unix:///PATH or tcp://HOST:PORT"},
+		{"DOCKER_HOST", "the same, where there is no IMAGEFS_DOCKER_HOST either; it counts only if the store is that Docker's"},
+		{"XDG_RUNTIME_DIR", "where the socket of an ordinary user's Docker is looked for, docker.sock"},
+		{"TMPDIR", "where layers wait for a running Docker, and what an archive needs on its way to standard output; else /tmp"},
+		{"NO_COLOR", "if it is set, --color auto colours nothing"},
 		{"IMAGEFS_DEBUG", "if it is set, a bug shows where it is"},
 	} {
 		m.line(".TP\n\\fB%s\\fR\n%s", roff(e[0]), roff(e[1]))

@@ -60,6 +60,29 @@ func TestManual(t *testing.T) {
 	}
 }
 
+// Every environment variable that the README names is in the manual.
+func TestManualEnvironment(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m manual
+	m.environment()
+	found := 0
+	for _, word := range regexp.MustCompile("`\\$?([A-Z]+_[A-Z_]+|TMPDIR)\\b").FindAllStringSubmatch(string(readme), -1) {
+		name := word[1]
+		if name == "IMAGEFS_MOUNT" || strings.HasPrefix(name, "CAP_") { // a field of the journal; capabilities
+			continue
+		}
+		if found++; !strings.Contains(m.String(), `\fB`+name+`\fR`) {
+			t.Errorf("%s is missing", name)
+		}
+	}
+	if found < 8 {
+		t.Errorf("the README names only %d", found)
+	}
+}
+
 // Text is text: roff sees no command and no escape in it.
 func TestRoff(t *testing.T) {
 	for in, want := range map[string]string{
