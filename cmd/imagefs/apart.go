@@ -37,6 +37,7 @@ func (a *app) apart(path string, add bool) error {
 	return nil
 }
 
+// sameFile tells whether two paths lead to one file or directory, as they do through a bind mount.
 func sameFile(a, b string) bool {
 	as, err := os.Stat(a)
 	if err != nil {

@@ -69,7 +69,7 @@ func refuseOverlap(dir, root string) error {
 	}
 	var how string
 	switch {
-	case dir == root || same(dir, root):
+	case dir == root || sameFile(dir, root):
 		how = "is"
 	case within(root, dir):
 		how = "contains"
@@ -89,18 +89,9 @@ func within(path, dir string) bool {
 	}
 	for p := path; p != "/"; {
 		p = filepath.Dir(p)
-		if same(p, dir) {
+		if sameFile(p, dir) {
 			return true
 		}
 	}
 	return false
-}
-
-func same(a, b string) bool {
-	sa, err := os.Stat(a)
-	if err != nil {
-		return false
-	}
-	sb, err := os.Stat(b)
-	return err == nil && os.SameFile(sa, sb)
 }

@@ -39,7 +39,7 @@ func additionalStores(root string, log *slog.Logger) []string {
 	if graph == "" {
 		graph = systemStorage
 	}
-	if !same(graph, root) {
+	if !sameFile(graph, root) {
 		return nil
 	}
 	var out []string
