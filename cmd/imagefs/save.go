@@ -203,7 +203,24 @@ func (a *app) writeFile(ctx context.Context, path string, write func(io.Writer) 
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir brings the names in a directory to the disk. Who may write to it but not
+// read it cannot, and has written all the same.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 // interruptible is a stream on which a write may have to wait for somebody
