@@ -80,31 +80,17 @@ func (f *fsys) attach(dir string) (server, Transport, error) {
 	return s, Dev, nil
 }
 
-// The operations (linux/fuse.h) that quick knows.
-const (
-	opLookup      = 1
-	opGetattr     = 3
-	opReadlink    = 5
-	opOpen        = 14
-	opRead        = 15
-	opRelease     = 18
-	opGetxattr    = 22
-	opListxattr   = 23
-	opReaddir     = 28
-	opReaddirplus = 44
-)
-
 // quick tells whether a request is answered from memory, or by one look at a layer's file.
 func (f *fsys) quick(h *fuse.InHeader) bool {
 	kind := nodeID(h.NodeId).kind()
 	switch h.Opcode {
-	case opLookup, opReaddir, opReaddirplus:
+	case conn.OpLookup, conn.OpReaddir, conn.OpReaddirplus:
 		return kind == kindDir
-	case opGetattr, opGetxattr, opListxattr:
+	case conn.OpGetattr, conn.OpGetxattr, conn.OpListxattr:
 		return kind == kindDir || kind == kindFile
-	case opReadlink, opRelease:
+	case conn.OpReadlink, conn.OpRelease:
 		return kind == kindFile
-	case opOpen, opRead:
+	case conn.OpOpen, conn.OpRead:
 		if kind != kindFile {
 			return false
 		}
@@ -115,7 +101,7 @@ func (f *fsys) quick(h *fuse.InHeader) bool {
 			return true
 		case l.slow.Load():
 			return false
-		case h.Opcode == opOpen, f.over == Dev, !l.readOn.Load(), int(id.ino()) >= l.index.Inodes():
+		case h.Opcode == conn.OpOpen, f.over == Dev, !l.readOn.Load(), int(id.ino()) >= l.index.Inodes():
 			return true
 		}
 		return l.index.Stat(id.ino()).Size > aheadSize // else it may wait for a push

@@ -7,26 +7,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// The operations that are known here (linux/fuse.h).
-const (
-	opLookup      = 1
-	opForget      = 2
-	opGetattr     = 3
-	opReadlink    = 5
-	opOpen        = 14
-	opRead        = 15
-	opWrite       = 16
-	opRelease     = 18
-	opGetxattr    = 22
-	opListxattr   = 23
-	opInit        = 26
-	opReaddir     = 28
-	opInterrupt   = 36
-	opPoll        = 40
-	opBatchForget = 42
-	opReaddirplus = 44
-)
-
 // Sizes of what is before an operation's own part, and before an answer's payload.
 const (
 	SizeIn  = int(unsafe.Sizeof(fuse.InHeader{}))
@@ -47,7 +27,7 @@ func (c *Conn) Quick(h *fuse.InHeader) bool {
 // kernel waits for none.
 func (c *Conn) Answer(head, payload []byte, header *fuse.OutHeader, out []byte) (n int, reply bool) {
 	in := (*fuse.InHeader)(unsafe.Pointer(&head[0]))
-	if in.Opcode == opPoll && c.pollFile != nil {
+	if in.Opcode == OpPoll && c.pollFile != nil {
 		return c.poll(head, header, out), true
 	}
 	*header = fuse.OutHeader{}
@@ -74,11 +54,11 @@ func (c *Conn) Finished(unique uint64) { c.active.remove(unique) }
 // EAGAIN over the device that its request came by, it comes again.
 func (c *Conn) Unanswered(request []byte) (done, again bool) {
 	switch h := (*fuse.InHeader)(unsafe.Pointer(&request[0])); h.Opcode {
-	case opInterrupt:
+	case OpInterrupt:
 		if len(request) >= int(unsafe.Sizeof(fuse.InterruptIn{})) {
 			again = !c.interrupt((*fuse.InterruptIn)(unsafe.Pointer(&request[0])).Unique)
 		}
-	case opForget, opBatchForget:
+	case OpForget, OpBatchForget:
 		c.proto.HandleRequest([][]byte{request}, nil)
 	default:
 		return false, false
@@ -105,16 +85,16 @@ type Call struct {
 
 // opSizes are those of the operations of InPlace.
 var opSizes = [...]uint8{
-	opLookup:      0,
-	opGetattr:     uint8(unsafe.Sizeof(fuse.GetAttrIn{})) - uint8(SizeIn),
-	opReadlink:    0,
-	opOpen:        uint8(unsafe.Sizeof(fuse.OpenIn{})) - uint8(SizeIn),
-	opRead:        uint8(unsafe.Sizeof(fuse.ReadIn{})) - uint8(SizeIn),
-	opRelease:     uint8(unsafe.Sizeof(fuse.ReleaseIn{})) - uint8(SizeIn),
-	opGetxattr:    8,
-	opListxattr:   8,
-	opReaddir:     uint8(unsafe.Sizeof(fuse.ReadIn{})) - uint8(SizeIn),
-	opReaddirplus: uint8(unsafe.Sizeof(fuse.ReadIn{})) - uint8(SizeIn),
+	OpLookup:      0,
+	OpGetattr:     uint8(unsafe.Sizeof(fuse.GetAttrIn{})) - uint8(SizeIn),
+	OpReadlink:    0,
+	OpOpen:        uint8(unsafe.Sizeof(fuse.OpenIn{})) - uint8(SizeIn),
+	OpRead:        uint8(unsafe.Sizeof(fuse.ReadIn{})) - uint8(SizeIn),
+	OpRelease:     uint8(unsafe.Sizeof(fuse.ReleaseIn{})) - uint8(SizeIn),
+	OpGetxattr:    8,
+	OpListxattr:   8,
+	OpReaddir:     uint8(unsafe.Sizeof(fuse.ReadIn{})) - uint8(SizeIn),
+	OpReaddirplus: uint8(unsafe.Sizeof(fuse.ReadIn{})) - uint8(SizeIn),
 }
 
 // Load takes a request whose parts lie behind each other, and returns its payload,
@@ -149,37 +129,37 @@ func (c *Conn) InPlace(s *Call, payload, out []byte) (n int, st fuse.Status, don
 		}
 	}()
 	switch s.in.Opcode {
-	case opLookup:
+	case OpLookup:
 		s.entry = fuse.EntryOut{}
 		if st = fs.Lookup(nil, &s.in, s.nameOf(payload), &s.entry); st == fuse.OK {
 			n = copy(out, bytesOf(&s.entry))
 		}
-	case opGetattr:
+	case OpGetattr:
 		s.attr = fuse.AttrOut{}
 		if st = fs.GetAttr(nil, (*fuse.GetAttrIn)(unsafe.Pointer(s)), &s.attr); st == fuse.OK {
 			n = copy(out, bytesOf(&s.attr))
 		}
-	case opReadlink:
+	case OpReadlink:
 		var target []byte
 		target, st = fs.Readlink(nil, &s.in)
 		n = copy(out, target)
-	case opOpen:
+	case OpOpen:
 		s.open = fuse.OpenOut{}
 		if st = fs.Open(nil, (*fuse.OpenIn)(unsafe.Pointer(s)), &s.open); st == fuse.OK {
 			n = copy(out, bytesOf(&s.open))
 		}
-	case opRelease:
+	case OpRelease:
 		fs.Release(nil, (*fuse.ReleaseIn)(unsafe.Pointer(s)))
-	case opReaddir, opReaddirplus:
+	case OpReaddir, OpReaddirplus:
 		in := (*fuse.ReadIn)(unsafe.Pointer(s))
 		s.list = *fuse.NewDirEntryList(out[:min(int(in.Size), len(out))], in.Offset) // a copy: it is reused
-		if in.Opcode == opReaddir {
+		if in.Opcode == OpReaddir {
 			st = fs.ReadDir(nil, in, &s.list)
 		} else {
 			st = fs.ReadDirPlus(nil, in, &s.list)
 		}
 		n = len(s.list.Bytes())
-	case opRead:
+	case OpRead:
 		in := (*fuse.ReadIn)(unsafe.Pointer(s))
 		buf := out[:min(int(in.Size), len(out))]
 		if c.reader != nil {
@@ -195,7 +175,7 @@ func (c *Conn) InPlace(s *Call, payload, out []byte) (n int, st fuse.Status, don
 			n = len(b)
 			r.Done()
 		}
-	case opGetxattr, opListxattr:
+	case OpGetxattr, OpListxattr:
 		n, st = c.xattr(s, payload, out)
 	default:
 		return 0, 0, false
@@ -213,7 +193,7 @@ func (c *Conn) xattr(s *Call, payload, out []byte) (int, fuse.Status) {
 	dest := out[:min(int(in.Size), len(out))]
 	var n uint32
 	var st fuse.Status
-	if s.in.Opcode == opListxattr {
+	if s.in.Opcode == OpListxattr {
 		n, st = c.FS.ListXAttr(nil, &s.in, dest)
 	} else {
 		n, st = c.FS.GetXAttr(nil, &s.in, name, dest)

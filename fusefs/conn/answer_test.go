@@ -83,19 +83,19 @@ func TestInPlace(t *testing.T) {
 		st      fuse.Status
 		begins  string
 	}{
-		"LOOKUP":                   {request(opLookup, "name\x00"), sizes["entry"], fuse.OK, words(7, 0)},
-		"LOOKUP of nothing":        {request(opLookup, "nam\x00"), 0, fuse.ENOENT, ""},
-		"LOOKUP without end":       {request(opLookup, "name"), sizes["entry"], fuse.OK, ""},
-		"LOOKUP of a long name":    {request(opLookup, strings.Repeat("n", 300)+"\x00"), 0, fuse.ENOENT, ""},
-		"GETATTR":                  {request(opGetattr, words(0, 0, 0, 0)), sizes["attr"], fuse.OK, ""},
-		"GETATTR cut off":          {request(opGetattr), sizes["attr"], fuse.OK, ""},
-		"OPEN":                     {request(opOpen, words(0x8000, 0)), sizes["open"], fuse.OK, words(0, 0, 0x8000)},
-		"RELEASE":                  {request(opRelease, words(9, 0, 0, 0, 0, 0)), 0, fuse.OK, ""},
-		"GETXATTR":                 {request(opGetxattr, words(100, 0), "user.name\x00"), 5, fuse.OK, "value"},
-		"GETXATTR of nothing":      {request(opGetxattr, words(100, 0), "user.none\x00"), 0, fuse.ENOATTR, ""},
-		"GETXATTR, only its size":  {request(opGetxattr, words(0, 0), "user.name\x00"), 8, fuse.OK, words(5, 0)},
-		"READDIRPLUS":              {request(opReaddirplus, words(0, 0, 0, 0, 4096, 0, 0, 0, 0, 0)), sizes["entry"] + 24 + 8, fuse.OK, words(7, 0)},
-		"READDIRPLUS without room": {request(opReaddirplus, words(0, 0, 0, 0, 8, 0, 0, 0, 0, 0)), 0, fuse.OK, ""},
+		"LOOKUP":                   {request(OpLookup, "name\x00"), sizes["entry"], fuse.OK, words(7, 0)},
+		"LOOKUP of nothing":        {request(OpLookup, "nam\x00"), 0, fuse.ENOENT, ""},
+		"LOOKUP without end":       {request(OpLookup, "name"), sizes["entry"], fuse.OK, ""},
+		"LOOKUP of a long name":    {request(OpLookup, strings.Repeat("n", 300)+"\x00"), 0, fuse.ENOENT, ""},
+		"GETATTR":                  {request(OpGetattr, words(0, 0, 0, 0)), sizes["attr"], fuse.OK, ""},
+		"GETATTR cut off":          {request(OpGetattr), sizes["attr"], fuse.OK, ""},
+		"OPEN":                     {request(OpOpen, words(0x8000, 0)), sizes["open"], fuse.OK, words(0, 0, 0x8000)},
+		"RELEASE":                  {request(OpRelease, words(9, 0, 0, 0, 0, 0)), 0, fuse.OK, ""},
+		"GETXATTR":                 {request(OpGetxattr, words(100, 0), "user.name\x00"), 5, fuse.OK, "value"},
+		"GETXATTR of nothing":      {request(OpGetxattr, words(100, 0), "user.none\x00"), 0, fuse.ENOATTR, ""},
+		"GETXATTR, only its size":  {request(OpGetxattr, words(0, 0), "user.name\x00"), 8, fuse.OK, words(5, 0)},
+		"READDIRPLUS":              {request(OpReaddirplus, words(0, 0, 0, 0, 4096, 0, 0, 0, 0, 0)), sizes["entry"] + 24 + 8, fuse.OK, words(7, 0)},
+		"READDIRPLUS without room": {request(OpReaddirplus, words(0, 0, 0, 0, 8, 0, 0, 0, 0, 0)), 0, fuse.OK, ""},
 	} {
 		out := make([]byte, 4096)
 		payload := call.Load(r.request)
@@ -115,7 +115,7 @@ func TestInPlace(t *testing.T) {
 			t.Errorf("%s: %v allocations", what, a)
 		}
 	}
-	if _, _, done := c.InPlace(&call, call.Load(request(opWrite, words(1, 2, 3, 4), "data")), nil); done {
+	if _, _, done := c.InPlace(&call, call.Load(request(OpWrite, words(1, 2, 3, 4), "data")), nil); done {
 		t.Error("a WRITE was answered")
 	}
 }
@@ -124,7 +124,7 @@ func TestInPlace(t *testing.T) {
 func TestInPlacePanics(t *testing.T) {
 	c := New(fixed{fuse.NewDefaultRawFileSystem()}, "", &fuse.MountOptions{PanicHandler: func(any) fuse.Status { return fuse.OK }}, Options{})
 	var call Call
-	if n, st, done := c.InPlace(&call, call.Load(request(opRelease, words(1, 0, 0, 0, 0, 0))), nil); n != 0 || st != fuse.EIO || !done {
+	if n, st, done := c.InPlace(&call, call.Load(request(OpRelease, words(1, 0, 0, 0, 0, 0))), nil); n != 0 || st != fuse.EIO || !done {
 		t.Errorf("%d, %v, %v", n, st, done)
 	}
 }

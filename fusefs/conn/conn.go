@@ -141,7 +141,7 @@ func (c *Conn) greet(fd int, accept func(*fuse.InitIn) error) error {
 		return fmt.Errorf("wait for INIT: %w", err)
 	}
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&c.kernel)), unsafe.Sizeof(c.kernel)), in[:n])
-	if c.kernel.Opcode != opInit || n < 64 {
+	if c.kernel.Opcode != OpInit || n < 64 {
 		return fmt.Errorf("wait for INIT: %w", unix.EPROTO)
 	}
 	if err := accept(&c.kernel); err != nil {

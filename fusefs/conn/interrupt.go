@@ -118,7 +118,7 @@ func (c *Conn) tryInterrupt(unique uint64) bool {
 		return false
 	}
 	in := fuse.InterruptIn{Unique: unique}
-	in.Length, in.Opcode = uint32(unsafe.Sizeof(in)), opInterrupt
+	in.Length, in.Opcode = uint32(unsafe.Sizeof(in)), OpInterrupt
 	var out [SizeOut]byte
 	n, _ := c.proto.HandleRequest([][]byte{bytesOf(&in)}, [][]byte{out[:]})
 	return n == 0 // it answers only that there is none

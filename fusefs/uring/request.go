@@ -18,13 +18,6 @@ const (
 	slowFor     = 200 * time.Millisecond
 )
 
-// The operations that are known here (linux/fuse.h).
-const (
-	opOpen     = 14
-	opFuseRead = 15
-	opWrite    = 16
-)
-
 // take answers the request that has come in an entry, or has it answered.
 func (q *queue) take(i int) error {
 	e := q.entries[i]
@@ -33,7 +26,7 @@ func (q *queue) take(i int) error {
 	if !q.s.Quick(h) {
 		return q.hand(i)
 	}
-	waits := h.Opcode == opFuseRead || h.Opcode == opOpen
+	waits := h.Opcode == conn.OpRead || h.Opcode == conn.OpOpen
 	var start time.Time
 	var slept int64
 	if waits {
@@ -87,7 +80,7 @@ func (s *Server) answer(e *entry) {
 	copy(head, e.h[:conn.SizeIn])
 	head = append(head, e.op()...)
 	payload := e.p[:e.payload()]
-	if in.Opcode != opWrite {
+	if in.Opcode != conn.OpWrite {
 		payload = bytes.Clone(payload) // the answer goes where it lies
 	}
 	var header fuse.OutHeader
