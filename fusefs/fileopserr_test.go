@@ -202,6 +202,18 @@ func testHostileNames(t *testing.T, o fusefs.Options) {
 	if got := list(t, dir, "images/a"); got != "1" {
 		t.Errorf("images/a lists %q", got)
 	}
+	// What would be no command of one line fails for what it asks, or not at all.
+	lines := filepath.Join(dir, "images", "b\nc")
+	wantErr(t, "symlink to a target with a newline", os.Symlink("./b\nc", filepath.Join(dir, "images/a/2")), unix.ENOENT)
+	wantErr(t, "symlink in an image", os.Symlink("a:1", filepath.Join(dir, "images/a/1/b\nc")), unix.EEXIST)
+	wantErr(t, "a directory's rename", os.Rename(filepath.Join(dir, "images/a"), lines), unix.EPERM)
+	if errors := text(t, dir, "ctl/errors"); !strings.Contains(errors, `"args":"a:1 b\nc"`) {
+		t.Errorf("errors: %s", errors)
+	}
+	wantErr(t, "symlink to a long path", os.Symlink(strings.Repeat("./", 2046)+"1", filepath.Join(dir, "images/a/2")), nil)
+	if got := list(t, dir, "images/a"); got != "1 2" {
+		t.Errorf("images/a lists %q", got)
+	}
 }
 
 // With several stores, a store's own names are changed in it.

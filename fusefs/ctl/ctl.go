@@ -99,7 +99,7 @@ func line(b []byte) (string, error) {
 
 // Tag handles "SRC TARGET".
 func (c *Ctl) Tag(ctx context.Context, uid uint32, cmd []byte) error {
-	return c.run(uid, "tag", cmd, func(s string) (r Result, err error) {
+	return c.command(uid, "tag", cmd, func(s string) (r Result, err error) {
 		f, err := words(s)
 		if err != nil {
 			return r, err
@@ -125,7 +125,7 @@ func (c *Ctl) Tag(ctx context.Context, uid uint32, cmd []byte) error {
 
 // Rmi handles "REF" and "-f REF".
 func (c *Ctl) Rmi(ctx context.Context, uid uint32, cmd []byte) error {
-	return c.run(uid, "rmi", cmd, func(s string) (r Result, err error) {
+	return c.command(uid, "rmi", cmd, func(s string) (r Result, err error) {
 		f, err := words(s)
 		if err != nil {
 			return r, err
@@ -153,7 +153,7 @@ func (c *Ctl) Rmi(ctx context.Context, uid uint32, cmd []byte) error {
 
 // LoadPath handles "/absolute/path" of an archive or a layout directory, quoted or not.
 func (c *Ctl) LoadPath(ctx context.Context, uid uint32, cmd []byte) error {
-	return c.run(uid, "load", cmd, func(s string) (r Result, err error) {
+	return c.command(uid, "load", cmd, func(s string) (r Result, err error) {
 		if s, err = path(s); err != nil {
 			return r, err
 		}
@@ -169,7 +169,7 @@ func (c *Ctl) LoadPath(ctx context.Context, uid uint32, cmd []byte) error {
 
 // Load reads an archive from a stream.
 func (c *Ctl) Load(ctx context.Context, uid uint32, r io.Reader) error {
-	return c.run(uid, "load", nil, func(string) (Result, error) {
+	return c.run(uid, "load", "", func() (Result, error) {
 		if c.o.Loader == nil {
 			return Result{}, store.Cannot(c.st, "load images")
 		}
@@ -193,17 +193,25 @@ func loaded(images []store.Loaded, err error) (Result, error) {
 	return r, err
 }
 
-func (c *Ctl) run(uid uint32, op string, cmd []byte, do func(string) (Result, error)) error {
-	defer c.begin(op)()
+// command carries out what was written.
+func (c *Ctl) command(uid uint32, op string, cmd []byte, do func(line string) (Result, error)) error {
 	s, err := line(cmd)
-	var r Result
-	if err == nil {
-		r, err = do(s)
-	}
+	return c.run(uid, op, s, func() (Result, error) {
+		if err != nil {
+			return Result{}, err
+		}
+		return do(s)
+	})
+}
+
+// run carries out anything, and lets what became of it be known; args may have any bytes.
+func (c *Ctl) run(uid uint32, op, args string, do func() (Result, error)) error {
+	defer c.begin(op)()
+	r, err := do()
 	if err == nil || len(r.Deleted) > 0 || r.Pruned != nil {
 		c.o.Changed()
 	}
-	c.note(uid, op, s, r, err)
+	c.note(uid, op, args, r, err)
 	return err
 }
 

@@ -12,7 +12,7 @@ import (
 // ImportPath handles "/absolute/path" of a tar of a root file system, and the
 // name for its image if it shall have one. A path with blanks is quoted.
 func (c *Ctl) ImportPath(ctx context.Context, uid uint32, cmd []byte) error {
-	return c.run(uid, "import", cmd, func(s string) (r Result, err error) {
+	return c.command(uid, "import", cmd, func(s string) (r Result, err error) {
 		f, err := words(s)
 		if err != nil {
 			return r, err
@@ -33,7 +33,7 @@ func (c *Ctl) ImportPath(ctx context.Context, uid uint32, cmd []byte) error {
 
 // Import reads a tar of a root file system from a stream; its image has no name.
 func (c *Ctl) Import(ctx context.Context, uid uint32, r io.Reader) error {
-	return c.run(uid, "import", nil, func(string) (Result, error) {
+	return c.run(uid, "import", "", func() (Result, error) {
 		if c.o.Importer == nil {
 			return Result{}, store.Cannot(c.st, "import images")
 		}

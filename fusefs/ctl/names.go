@@ -12,7 +12,8 @@ import (
 
 // File operations on names are commands too: they change the store, and their
 // results are told, in the same way. part is the name of one of several stores
-// whose names are meant, "" for those of all; args is what failures are listed with.
+// whose names are meant, "" for those of all; args is what failures are listed
+// with, of any length and not always one line.
 
 // within returns the store whose names an operation changes.
 func (c *Ctl) within(part string) (store.Store, error) {
@@ -49,7 +50,7 @@ func able[T any](c *Ctl, part, do string) (T, error) {
 
 // Link gives the image that find finds in a store a name that is not taken.
 func (c *Ctl) Link(ctx context.Context, uid uint32, part, args, ref string, find func(store.Store) (digest.Digest, error)) error {
-	return c.run(uid, "tag", []byte(args), func(string) (r Result, err error) {
+	return c.run(uid, "tag", args, func() (r Result, err error) {
 		t, err := able[store.Tagger](c, part, "name images")
 		if err != nil {
 			return r, err
@@ -78,7 +79,7 @@ func (c *Ctl) Link(ctx context.Context, uid uint32, part, args, ref string, find
 
 // Untag takes a name of an image away, and never the image.
 func (c *Ctl) Untag(ctx context.Context, uid uint32, part, args, ref string, id digest.Digest) error {
-	return c.run(uid, "untag", []byte(args), func(string) (r Result, err error) {
+	return c.run(uid, "untag", args, func() (r Result, err error) {
 		t, err := able[store.Tagger](c, part, "remove names")
 		if err != nil {
 			return r, err
@@ -90,7 +91,7 @@ func (c *Ctl) Untag(ctx context.Context, uid uint32, part, args, ref string, id 
 // Rename moves names, the first of them that of image id, in one step. moved is
 // called when it is done, before anybody is told.
 func (c *Ctl) Rename(ctx context.Context, uid uint32, part, args string, moves map[string]string, id digest.Digest, moved func()) error {
-	return c.run(uid, "rename", []byte(args), func(string) (r Result, err error) {
+	return c.run(uid, "rename", args, func() (r Result, err error) {
 		t, err := able[store.Renamer](c, part, "rename images")
 		if err != nil {
 			return r, err
@@ -111,7 +112,7 @@ func (c *Ctl) Rename(ctx context.Context, uid uint32, part, args string, moves m
 // Directory makes or removes a directory for names, which are no store's matter:
 // do does it.
 func (c *Ctl) Directory(uid uint32, part, op, args string, do func() error) error {
-	return c.run(uid, op, []byte(args), func(string) (r Result, err error) {
+	return c.run(uid, op, args, func() (r Result, err error) {
 		if _, err := able[store.Tagger](c, part, "name images"); err != nil {
 			return r, err
 		}
@@ -128,5 +129,5 @@ func (c *Ctl) Directory(uid uint32, part, op, args string, do func() error) erro
 
 // Refuse tells of an operation that cannot be meant, and returns err.
 func (c *Ctl) Refuse(uid uint32, op, args string, err error) error {
-	return c.run(uid, op, []byte(args), func(string) (Result, error) { return Result{}, err })
+	return c.run(uid, op, args, func() (Result, error) { return Result{}, err })
 }

@@ -20,7 +20,7 @@ type Pruned struct {
 // Prune handles words in any order: "dangling" or "all", "dry-run", and the
 // conditions "label=…", "label!=…" and "until=…"; one with blanks is quoted.
 func (c *Ctl) Prune(ctx context.Context, uid uint32, cmd []byte) error {
-	return c.run(uid, "prune", cmd, func(s string) (r Result, err error) {
+	return c.command(uid, "prune", cmd, func(s string) (r Result, err error) {
 		o, err := pruneOptions(s)
 		if err != nil {
 			return r, err
