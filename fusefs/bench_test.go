@@ -41,7 +41,7 @@ func benchFS(tb testing.TB, n int) (*fsys, nodeID) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	root, err := f.rootfs(im, img)
+	root, err := f.rootfs(context.Background(), im, img)
 	if err != nil {
 		tb.Fatal(err)
 	}

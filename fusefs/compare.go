@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"container/list"
+	"context"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,8 +41,8 @@ type pair struct {
 
 	result atomic.Pointer[compared] // nil: to be worked out
 
-	mu      sync.Mutex // guards what follows
-	flight  *flight    // the working out, if it is under way
+	mu      sync.Mutex         // guards what follows
+	flight  *flight[*compared] // the working out, if it is under way
 	roots   [parts]nodeID
 	known   uint64 // replies with a node of it that the kernel did not forget
 	dirs    uint64 // those of them with its directory
@@ -91,8 +92,8 @@ func (t *pairs) init() {
 }
 
 // diffChild finds a name in diff/, or in that of a store.
-func (f *fsys) diffChild(part, name string) (nodeID, error) {
-	a, b, err := f.parsePair(part, name)
+func (f *fsys) diffChild(ctx context.Context, part, name string) (nodeID, error) {
+	a, b, err := f.parsePair(ctx, part, name)
 	if err != nil {
 		return 0, err
 	}
@@ -141,13 +142,13 @@ func (p *pair) know(file int) bool {
 // ".." of the name is tried. No more than one can be right: a tag comes last, and
 // to have it in the tag of the one side or of the other takes a ":" on either side.
 // ENOENT if it means none; other errors say why that cannot be told.
-func (f *fsys) parsePair(part, name string) (a, b side, err error) {
+func (f *fsys) parsePair(ctx context.Context, part, name string) (a, b side, err error) {
 	for i := 1; i+2 < len(name); i++ {
 		if name[i:i+2] != ".." {
 			continue
 		}
-		if a, err = f.parseSide(part, name[:i]); err == nil {
-			b, err = f.parseSide(part, name[i+2:])
+		if a, err = f.parseSide(ctx, part, name[:i]); err == nil {
+			b, err = f.parseSide(ctx, part, name[i+2:])
 		}
 		if err != syscall.ENOENT {
 			return a, b, err
@@ -158,7 +159,7 @@ func (f *fsys) parsePair(part, name string) (a, b side, err error) {
 
 // parseSide finds what one side of a pair's name means: an ID, a unique prefix of
 // one, or a name with "+" for "/"; with @n behind it for the layers 0 to n.
-func (f *fsys) parseSide(part, s string) (side, error) {
+func (f *fsys) parseSide(ctx context.Context, part, s string) (side, error) {
 	layer := -1
 	if i := strings.LastIndexByte(s, '@'); i >= 0 && s[i+1:] != "" && strings.Trim(s[i+1:], "0123456789") == "" {
 		n, err := strconv.Atoi(s[i+1:])
@@ -174,7 +175,7 @@ func (f *fsys) parseSide(part, s string) (side, error) {
 	if layer < 0 {
 		return side{id, -1}, nil
 	}
-	img, err := f.imageByID(id)
+	img, err := f.imageByID(ctx, id)
 	if err != nil {
 		return side{}, err
 	}
@@ -195,12 +196,12 @@ func topLayer(img store.Image) int {
 	return len(img.Config().DiffIDs) - 1
 }
 
-func (f *fsys) imageByID(id digest.Digest) (store.Image, error) {
+func (f *fsys) imageByID(ctx context.Context, id digest.Digest) (store.Image, error) {
 	im, err := f.image(id)
 	if err != nil {
 		return nil, err
 	}
-	_, img, err := f.imageOf(synthID(typeImage, im.slot, 0))
+	_, img, err := f.imageOf(ctx, synthID(typeImage, im.slot, 0))
 	return img, err
 }
 
@@ -246,7 +247,7 @@ func (f *fsys) pairOf(id nodeID) (*pair, error) {
 
 // awaitPair works out what a request for a node of a pair, or for a name in its
 // directory, needs to know, until the request is interrupted.
-func (f *fsys) awaitPair(cancel <-chan struct{}, id nodeID, name string) fuse.Status {
+func (f *fsys) awaitPair(ctx context.Context, id nodeID, name string) fuse.Status {
 	if id.kind() != kindSynth || id.synthType() != typePair {
 		return fuse.OK
 	}
@@ -259,7 +260,7 @@ func (f *fsys) awaitPair(cancel <-chan struct{}, id nodeID, name string) fuse.St
 	}
 	p, err := f.pairOf(id)
 	if err == nil {
-		_, err = f.compare(f.ctx(cancel), p)
+		_, err = f.compare(ctx, p)
 	}
 	if err != nil {
 		return f.status("compare", id, err)

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"syscall"
@@ -38,7 +39,7 @@ func (p *pair) target(file int) string {
 }
 
 // pairNode tells what a node of a pair is.
-func (f *fsys) pairNode(n synth) (synth, error) {
+func (f *fsys) pairNode(ctx context.Context, n synth) (synth, error) {
 	p, err := f.pairOf(n.id)
 	if err != nil {
 		return n, err
@@ -53,14 +54,14 @@ func (f *fsys) pairNode(n synth) (synth, error) {
 		n.mode, n.nlink, n.size, n.entryValid = linkMode, 1, uint64(len(p.target(file))), -1
 		return n, nil
 	case pairError:
-		text := f.pairError(p)
+		text := f.pairError(ctx, p)
 		if text == nil {
 			return n, syscall.ENOENT
 		}
 		n.mode, n.nlink, n.size = fileMode, 1, uint64(len(text))
 		return n, nil
 	case pairChanges, pairSummary:
-		c, err := f.compare(f.life, p)
+		c, err := f.compare(ctx, p)
 		if err != nil {
 			return n, err
 		}
@@ -74,7 +75,7 @@ func (f *fsys) pairNode(n synth) (synth, error) {
 }
 
 // pairChild finds a name in a pair's directory.
-func (f *fsys) pairChild(dir nodeID, name string) (nodeID, error) {
+func (f *fsys) pairChild(ctx context.Context, dir nodeID, name string) (nodeID, error) {
 	p, err := f.pairOf(dir)
 	if err != nil {
 		return 0, err
@@ -84,11 +85,11 @@ func (f *fsys) pairChild(dir nodeID, name string) (nodeID, error) {
 	}
 	for part, s := range partNames {
 		if s == name {
-			return f.partRoot(p, part)
+			return f.partRoot(ctx, p, part)
 		}
 	}
 	switch file := pairFile(name); {
-	case file == pairDir, file == pairError && f.pairError(p) == nil:
+	case file == pairDir, file == pairError && f.pairError(ctx, p) == nil:
 		return 0, syscall.ENOENT
 	default:
 		return synthID(typePair, p.slot, file), nil
@@ -96,7 +97,7 @@ func (f *fsys) pairChild(dir nodeID, name string) (nodeID, error) {
 }
 
 // pairList lists a pair's directory. Nothing is compared for it.
-func (f *fsys) pairList(dir nodeID) ([]dirent, error) {
+func (f *fsys) pairList(ctx context.Context, dir nodeID) ([]dirent, error) {
 	p, err := f.pairOf(dir)
 	if err != nil {
 		return nil, err
@@ -111,7 +112,7 @@ func (f *fsys) pairList(dir nodeID) ([]dirent, error) {
 	out = append(out,
 		dirent{name: "changes", id: synthID(typePair, p.slot, pairChanges), mode: fuse.S_IFREG, costly: true},
 		dirent{name: "summary", id: synthID(typePair, p.slot, pairSummary), mode: fuse.S_IFREG, costly: true})
-	if f.pairError(p) != nil {
+	if f.pairError(ctx, p) != nil {
 		out = append(out, dirent{name: "error", id: synthID(typePair, p.slot, pairError), mode: fuse.S_IFREG})
 	}
 	return out, nil
@@ -119,10 +120,10 @@ func (f *fsys) pairList(dir nodeID) ([]dirent, error) {
 
 // pairError tells what is broken about the images of a pair so that they cannot
 // be compared; nil if nothing is known to be.
-func (f *fsys) pairError(p *pair) []byte {
+func (f *fsys) pairError(ctx context.Context, p *pair) []byte {
 	var lines []string
 	for _, s := range []side{p.a, p.b} {
-		img, err := f.imageByID(s.id)
+		img, err := f.imageByID(ctx, s.id)
 		// What is below a layer that is broken may be whole.
 		if err == nil && (s.n < 0 || len(img.Layers()) <= s.n) {
 			err = img.Err()
@@ -154,7 +155,7 @@ func (f *fsys) openPair(id nodeID) (*handle, error) {
 	}
 	switch id.file() {
 	case pairError:
-		return &handle{text: f.pairError(p)}, nil
+		return &handle{text: f.pairError(f.life, p)}, nil
 	case pairSummary:
 		c, err := f.compare(f.life, p)
 		if err != nil {

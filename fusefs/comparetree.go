@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -45,14 +46,14 @@ func partID(view uint64, n overlay.NodeID) nodeID {
 }
 
 // partRoot returns the root of a part. Nothing is compared for it.
-func (f *fsys) partRoot(p *pair, part int) (nodeID, error) {
+func (f *fsys) partRoot(ctx context.Context, p *pair, part int) (nodeID, error) {
 	p.mu.Lock()
 	root := p.roots[part]
 	p.mu.Unlock()
 	if root != 0 {
 		return root, nil
 	}
-	both, err := f.sides(p)
+	both, err := f.sides(ctx, p)
 	if err != nil {
 		return 0, err
 	}
@@ -92,12 +93,12 @@ func partAttr(a *overlay.Attr) {
 }
 
 // partDir returns the view that a directory of a part is in, and what of it is shown.
-func (f *fsys) partDir(cancel <-chan struct{}, id nodeID) (*view, *overlay.Subset, fuse.Status) {
+func (f *fsys) partDir(ctx context.Context, id nodeID) (*view, *overlay.Subset, fuse.Status) {
 	v, st := f.viewOf(id)
 	if st != fuse.OK {
 		return nil, nil, st
 	}
-	c, err := f.compare(f.ctx(cancel), v.pair)
+	c, err := f.compare(ctx, v.pair)
 	if err != nil {
 		return nil, nil, f.status("compare", id, err)
 	}
@@ -112,8 +113,8 @@ func (v *view) partChild(view uint64, n overlay.NodeID, a *overlay.Attr) (id nod
 	return v.child(view, n, a), 0
 }
 
-func (f *fsys) partLookup(cancel <-chan struct{}, id nodeID, name string, out *fuse.EntryOut) fuse.Status {
-	v, s, st := f.partDir(cancel, id)
+func (f *fsys) partLookup(ctx context.Context, id nodeID, name string, out *fuse.EntryOut) fuse.Status {
+	v, s, st := f.partDir(ctx, id)
 	if st != fuse.OK {
 		return st
 	}
@@ -133,9 +134,9 @@ func (f *fsys) partLookup(cancel <-chan struct{}, id nodeID, name string, out *f
 	return fuse.OK
 }
 
-func (f *fsys) partReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.Status {
+func (f *fsys) partReadDir(ctx context.Context, in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.Status {
 	id := nodeID(in.NodeId)
-	v, s, st := f.partDir(cancel, id)
+	v, s, st := f.partDir(ctx, id)
 	if st != fuse.OK {
 		return st
 	}

@@ -52,15 +52,6 @@ func (c *compared) tooLarge() error {
 	return nil
 }
 
-// flight is a comparison under way, for all who wait for it.
-type flight struct {
-	done    chan struct{} // closed when what follows is set
-	out     *compared
-	err     error
-	waiting int // guarded by the pair's mu
-	stop    context.CancelFunc
-}
-
 // compare returns how the two of a pair differ, worked out once for all who ask
 // at one time, and kept for a while. It ends early when nobody waits for it.
 // ENFILE if too many wait.
@@ -84,47 +75,30 @@ func (f *fsys) compare(ctx context.Context, p *pair) (*compared, error) {
 			p.mu.Unlock()
 			return c, nil
 		}
-		w = f.takeOff(p)
+		w = f.takeOffPair(p)
 	}
-	w.waiting++
-	p.mu.Unlock()
-	select {
-	case <-w.done:
-		return w.out, w.err
-	case <-ctx.Done():
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if w.waiting--; w.waiting == 0 {
-		w.stop()
+	return w.await(ctx, &p.mu, func() {
 		if p.flight == w {
 			p.flight = nil
 		}
-	}
-	return nil, context.Canceled
+	})
 }
 
-// takeOff starts the comparison of a pair, whose mu is held.
-func (f *fsys) takeOff(p *pair) *flight {
-	ctx, stop := context.WithCancel(f.life)
-	w := &flight{done: make(chan struct{}), stop: stop}
-	p.flight = w
-	f.work.Go(func() {
-		defer stop()
-		w.err = f.guard("compare", func() (err error) {
-			select {
-			case f.pairs.working <- struct{}{}:
-				defer func() { <-f.pairs.working }()
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			w.out, err = f.comparePair(ctx, p)
-			return err
-		})
+// takeOffPair starts the comparison of a pair, whose mu is held.
+func (f *fsys) takeOffPair(p *pair) *flight[*compared] {
+	p.flight = takeOff(f, "compare", func(ctx context.Context) (*compared, error) {
+		select {
+		case f.pairs.working <- struct{}{}:
+			defer func() { <-f.pairs.working }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		return f.comparePair(ctx, p)
+	}, func(w *flight[*compared]) {
 		p.mu.Lock()
-		gone := p.gone.Load()
+		defer p.mu.Unlock()
 		switch {
-		case gone:
+		case p.gone.Load():
 			w.out, w.err = nil, syscall.ESTALE
 		case w.err == nil:
 			p.result.Store(w.out)
@@ -133,24 +107,22 @@ func (f *fsys) takeOff(p *pair) *flight {
 		if p.flight == w {
 			p.flight = nil
 		}
-		p.mu.Unlock()
-		close(w.done)
 	})
-	return w
+	return p.flight
 }
 
 // sides are the two trees of a pair, from views of their images.
-func (f *fsys) sides(p *pair) (v [2]*view, err error) {
+func (f *fsys) sides(ctx context.Context, p *pair) (v [2]*view, err error) {
 	for i, s := range []side{p.a, p.b} {
 		im, err := f.image(s.id)
 		if err != nil {
 			return v, err
 		}
-		_, img, err := f.imageOf(synthID(typeImage, im.slot, 0))
+		_, img, err := f.imageOf(ctx, synthID(typeImage, im.slot, 0))
 		if err != nil {
 			return v, err
 		}
-		if v[i], err = f.imageView(im, img, rootKey{n: s.top(img)}); err != nil {
+		if v[i], err = f.imageView(ctx, im, img, rootKey{n: s.top(img)}); err != nil {
 			return v, err
 		}
 	}
@@ -167,7 +139,7 @@ func (v *view) rootfs(ctx context.Context) *rootfs.FS {
 
 // comparePair compares the two of a pair.
 func (f *fsys) comparePair(ctx context.Context, p *pair) (*compared, error) {
-	v, err := f.sides(p)
+	v, err := f.sides(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +209,7 @@ func (f *fsys) pairChanges(p *pair) (*changeList, error) {
 
 // listChanges makes a list of changes that is large.
 func (f *fsys) listChanges(p *pair, c *compared) ([]byte, error) {
-	v, err := f.sides(p)
+	v, err := f.sides(f.life, p)
 	if err != nil {
 		return nil, err
 	}

@@ -27,9 +27,15 @@ type gate struct {
 	store.Store
 	opens  atomic.Int64 // of files
 	closed atomic.Pointer[chan struct{}]
+	// the same for indexes, and for what is known of images
+	indexing, indexes atomic.Int64 // under way, begun
+	noIndex, noImage  atomic.Pointer[chan struct{}]
 }
 
 func (g *gate) Image(ctx context.Context, id digest.Digest) (store.Image, error) {
+	if wait := g.noImage.Load(); wait != nil {
+		<-*wait
+	}
 	img, err := g.Store.Image(ctx, id)
 	if err != nil {
 		return nil, err
@@ -52,6 +58,20 @@ func (i gatedImage) Layers() (out []store.Layer) {
 type gatedLayer struct {
 	store.Layer
 	g *gate
+}
+
+func (l gatedLayer) Index(ctx context.Context) (overlay.Layer, error) {
+	l.g.indexes.Add(1)
+	l.g.indexing.Add(1)
+	defer l.g.indexing.Add(-1)
+	if wait := l.g.noIndex.Load(); wait != nil {
+		select {
+		case <-*wait:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return l.Layer.Index(ctx)
 }
 
 func (l gatedLayer) Open(ctx context.Context, i overlay.Ino) (store.File, error) {

@@ -50,8 +50,8 @@
 //
 // Readers of the tables of slots take no lock. fsys.refreshing is taken before
 // an image's or a pair's mu, those before fsys.using, that before a table's,
-// that before opens.mu and results.mu; none but the first two is held while the
-// store does work, and no pair's.
+// that before opens.mu and results.mu; none but the first is held while the
+// store does work: that is a flight, which has a goroutine of its own.
 //
 // What belonged to a removed image is let go a minute later, and not before its
 // files are closed: replies refer to the memory of its layers' indexes.

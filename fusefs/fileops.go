@@ -72,8 +72,8 @@ func (f *fsys) entry(r repo, name string) (names.Entry, error) {
 }
 
 // answer fills in what an operation has made.
-func (f *fsys) answer(dir nodeID, name string, out *fuse.EntryOut) error {
-	if st := f.synthLookup(dir, name, out); st != fuse.OK {
+func (f *fsys) answer(ctx context.Context, dir nodeID, name string, out *fuse.EntryOut) error {
+	if st := f.synthLookup(ctx, dir, name, out); st != fuse.OK {
 		return syscall.Errno(st)
 	}
 	return nil
@@ -105,7 +105,7 @@ func (f *fsys) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name st
 		if err != nil {
 			return err
 		}
-		return f.answer(dir, name, out)
+		return f.answer(ctx, dir, name, out)
 	})
 }
 
@@ -138,7 +138,7 @@ func (f *fsys) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out 
 	if !ok {
 		return f.immutable()
 	}
-	return f.change(cancel, &in.InHeader, []held{{dir, name}}, func(_ context.Context, uid uint32) error {
+	return f.change(cancel, &in.InHeader, []held{{dir, name}}, func(ctx context.Context, uid uint32) error {
 		err := f.ctl.Directory(uid, r.part, "mkdir", r.at(name), func() error {
 			if _, err := f.entry(r, name); err == nil {
 				return fmt.Errorf("%s is there already: %w", r.at(name), store.ErrExists)
@@ -152,7 +152,7 @@ func (f *fsys) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out 
 		if err != nil {
 			return err
 		}
-		return f.answer(dir, name, out)
+		return f.answer(ctx, dir, name, out)
 	})
 }
 

@@ -120,12 +120,16 @@ func (f *fsys) close() {
 func (f *fsys) String() string { return "imagefs" }
 
 // ctx is the context of a request that an interrupt of its caller ends.
-func (f *fsys) ctx(cancel <-chan struct{}) context.Context { return &requestContext{f.life, cancel} }
+// tid is the caller's thread.
+func (f *fsys) ctx(cancel <-chan struct{}, tid uint32) context.Context {
+	return &requestContext{f.life, cancel, tid}
+}
 
 // requestContext adds a request's cancel channel to the mount's context.
 type requestContext struct {
 	context.Context
 	cancel <-chan struct{}
+	tid    uint32
 }
 
 func (c *requestContext) Done() <-chan struct{} { return c.cancel }
@@ -165,12 +169,13 @@ func (f *fsys) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out
 	case kindDir:
 		return f.viewLookup(id, name, out)
 	case kindPart:
-		return f.partLookup(cancel, id, name, out)
+		return f.partLookup(f.ctx(cancel, h.Pid), id, name, out)
 	case kindSynth:
-		if st := f.awaitPair(cancel, id, name); st != fuse.OK {
+		ctx := f.ctx(cancel, h.Pid)
+		if st := f.awaitPair(ctx, id, name); st != fuse.OK {
 			return st
 		}
-		return f.synthLookup(id, name, out)
+		return f.synthLookup(ctx, id, name, out)
 	}
 	return fuse.ENOTDIR
 }
@@ -192,10 +197,11 @@ func (f *fsys) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.Att
 		out.SetTimeout(forever)
 		return fuse.OK
 	}
-	if st := f.awaitPair(cancel, id, ""); st != fuse.OK {
+	ctx := f.ctx(cancel, in.Pid)
+	if st := f.awaitPair(ctx, id, ""); st != fuse.OK {
 		return st
 	}
-	n, err := f.synthNode(id)
+	n, err := f.synthNode(ctx, id)
 	if err != nil {
 		return f.status("stat", id, err)
 	}
@@ -214,7 +220,7 @@ func (f *fsys) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Att
 	if in.Valid&fuse.FATTR_SIZE != 0 && in.Size != 0 {
 		return fuse.EINVAL
 	}
-	n, err := f.synthNode(id)
+	n, err := f.synthNode(f.life, id)
 	if err != nil {
 		return f.status("setattr", id, err)
 	}

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -30,11 +31,15 @@ type image struct {
 	listing sync.Mutex                       // taken before mu; guards changes
 	changes map[int]weak.Pointer[changeList] // by layer
 
-	mu    sync.Mutex // guards what follows
-	img   store.Image
-	roots map[rootKey]nodeID // of the views that were looked into
-	sizes map[nodeID]uint64  // of files whose size takes work to know
-	texts []uint64           // slots of its latest volatile texts
+	known    atomic.Pointer[store.Image] // what the store has; nil: it was not asked yet, or the image is gone
+	building chan struct{}               // bounds how many views of it are made at once
+
+	mu      sync.Mutex              // guards what follows; never held while the store does work
+	loading *flight[store.Image]    // the asking of the store, if it is under way
+	flights map[any]*flight[uint64] // other work under way, by what it is to find: see imageWork
+	roots   map[rootKey]nodeID      // of the views that were looked into
+	sizes   map[nodeID]uint64       // of files whose size takes work to know
+	texts   []uint64                // slots of its latest volatile texts
 }
 
 // volatileText is one content that a volatile file has or had. A new content is
@@ -101,30 +106,10 @@ type rootKey struct {
 // image returns the record of an image that the store has.
 func (f *fsys) image(id digest.Digest) (*image, error) {
 	_, im, err := f.images.intern(string(id), maxSynthSlot, func(slot uint64) *image {
-		return &image{slot: slot, id: id, roots: map[rootKey]nodeID{}, sizes: map[nodeID]uint64{}}
+		return &image{slot: slot, id: id, building: make(chan struct{}, 1),
+			flights: map[any]*flight[uint64]{}, roots: map[rootKey]nodeID{}, sizes: map[nodeID]uint64{}}
 	})
 	return im, err
-}
-
-// imageOf returns the image that a node is of, and what the store knows of it.
-func (f *fsys) imageOf(id nodeID) (*image, store.Image, error) {
-	im := f.images.get(id.slot())
-	if im == nil || im.gone.Load() {
-		return nil, nil, syscall.ESTALE
-	}
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	if im.img == nil {
-		img, err := f.st.Image(f.life, im.id)
-		if err != nil {
-			return nil, nil, err
-		}
-		im.img = img
-		if err := img.Err(); err != nil {
-			f.log.Warn("an image is broken", "id", im.id, "err", err)
-		}
-	}
-	return im, im.img, nil
 }
 
 // drop marks the image and its views as gone.
@@ -132,6 +117,9 @@ func (im *image) drop(f *fsys) {
 	im.gone.Store(true)
 	im.mu.Lock()
 	defer im.mu.Unlock()
+	for _, w := range im.flights {
+		w.stop()
+	}
 	var roots []nodeID
 	for _, root := range im.roots {
 		roots = append(roots, root)
@@ -139,38 +127,10 @@ func (im *image) drop(f *fsys) {
 			v.gone.Store(true)
 		}
 	}
-	im.img = nil
+	im.known.Store(nil)
 	f.clearTexts(im.texts)
 	im.texts = nil
 	f.retire(im, roots)
-}
-
-// root returns the root directory of a view of the image.
-func (f *fsys) root(im *image, img store.Image, k rootKey) (nodeID, error) {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	if id, ok := im.roots[k]; ok {
-		return id, nil
-	}
-	layers := img.Layers()
-	if err := img.Err(); err != nil && (img.RawConfig() == nil || len(layers) <= k.n) {
-		return 0, err
-	}
-	from := 0
-	if k.diff {
-		from = k.n
-	}
-	id, err := f.newView(f.life, img, from, k.n, k.diff)
-	if err != nil {
-		return 0, err
-	}
-	if im.gone.Load() {
-		// It was removed meanwhile, and what is to be let go is counted already.
-		f.retire(im, []nodeID{id})
-		return 0, syscall.ESTALE
-	}
-	im.roots[k] = id
-	return id, nil
 }
 
 // imageFile is a file in an image's directory.
@@ -183,7 +143,7 @@ type imageFile struct {
 	// report is made of the config, and costly to make
 	report bool
 	// node finds what is no text; has tells whether the image has it
-	node func(f *fsys, im *image, img store.Image) (nodeID, error)
+	node func(f *fsys, ctx context.Context, im *image, img store.Image) (nodeID, error)
 	has  func(f *fsys, im *image, img store.Image) bool
 }
 
@@ -243,8 +203,8 @@ func imageSize(img store.Image) []byte {
 const lastTarget = "../../rootfs"
 
 // imageNode tells what a node of an image is.
-func (f *fsys) imageNode(n synth) (synth, error) {
-	im, img, err := f.imageOf(n.id)
+func (f *fsys) imageNode(ctx context.Context, n synth) (synth, error) {
+	im, img, err := f.imageOf(ctx, n.id)
 	if err != nil {
 		return n, err
 	}
@@ -264,7 +224,7 @@ func (f *fsys) imageNode(n synth) (synth, error) {
 		n.mode, n.nlink, n.size = linkMode, 1, uint64(len(lastTarget))
 		return n, nil
 	}
-	return f.layerNode(n, im, img)
+	return f.layerNode(ctx, n, im, img)
 }
 
 func (f *fsys) imageFileNode(n synth, im *image, img store.Image) (synth, error) {
@@ -285,8 +245,8 @@ func (f *fsys) imageFileNode(n synth, im *image, img store.Image) (synth, error)
 }
 
 // imageChild finds a name in ids/<id>, ids/<id>/layers or ids/<id>/layers/<n>.
-func (f *fsys) imageChild(dir nodeID, name string) (nodeID, error) {
-	im, img, err := f.imageOf(dir)
+func (f *fsys) imageChild(ctx context.Context, dir nodeID, name string) (nodeID, error) {
+	im, img, err := f.imageOf(ctx, dir)
 	if err != nil {
 		return 0, err
 	}
@@ -298,7 +258,7 @@ func (f *fsys) imageChild(dir nodeID, name string) (nodeID, error) {
 		}
 		return layerID(im.slot, n, 0), nil
 	case typeLayer:
-		return f.layerChild(dir, im, img, name)
+		return f.layerChild(ctx, dir, im, img, name)
 	}
 	if dir.file() != 0 {
 		return 0, syscall.ENOTDIR
@@ -307,12 +267,12 @@ func (f *fsys) imageChild(dir nodeID, name string) (nodeID, error) {
 	case "layers":
 		return synthID(typeLayers, im.slot, 0), nil
 	case "rootfs":
-		return f.rootfs(im, img)
+		return f.rootfs(ctx, im, img)
 	}
 	for i := 1; i < len(imageFiles); i++ {
 		if imageFiles[i].name == name {
 			if node := imageFiles[i].node; node != nil {
-				return node(f, im, img)
+				return node(f, ctx, im, img)
 			}
 			if imageFiles[i].volatile {
 				return f.textNode(im, img, i)
@@ -327,13 +287,13 @@ func (f *fsys) imageChild(dir nodeID, name string) (nodeID, error) {
 }
 
 // rootfs is the root file system of the image: all layers merged.
-func (f *fsys) rootfs(im *image, img store.Image) (nodeID, error) {
-	return f.root(im, img, rootKey{n: len(img.Config().DiffIDs) - 1})
+func (f *fsys) rootfs(ctx context.Context, im *image, img store.Image) (nodeID, error) {
+	return f.root(ctx, im, img, rootKey{n: len(img.Config().DiffIDs) - 1})
 }
 
 // imageList lists ids/<id>, ids/<id>/layers or ids/<id>/layers/<n>.
-func (f *fsys) imageList(dir nodeID) ([]dirent, error) {
-	im, img, err := f.imageOf(dir)
+func (f *fsys) imageList(ctx context.Context, dir nodeID) ([]dirent, error) {
+	im, img, err := f.imageOf(ctx, dir)
 	if err != nil {
 		return nil, err
 	}

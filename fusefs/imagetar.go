@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"syscall"
@@ -22,7 +23,7 @@ func (f *fsys) hasImageTar(_ *image, img store.Image) bool {
 
 // tarNode returns the node of an image's archive, with the names that it has
 // now: other names are another content, and so another inode.
-func (f *fsys) tarNode(im *image, img store.Image) (nodeID, error) {
+func (f *fsys) tarNode(ctx context.Context, im *image, img store.Image) (nodeID, error) {
 	if !f.hasImageTar(im, img) {
 		return 0, syscall.ENOENT
 	}
@@ -32,11 +33,15 @@ func (f *fsys) tarNode(im *image, img store.Image) (nodeID, error) {
 		f.keepText(im, slot)
 		return synthID(typeText, slot, 0), nil
 	}
-	arch, err := save.Docker(f.life, []save.Item{{Image: img, Names: tags}})
-	if err != nil {
-		return 0, err
-	}
-	return f.volatile(im, &volatileText{image: im.slot, archive: arch, mtime: f.imageTime(img), key: key})
+	id, err := f.imageWork(ctx, im, key, func() (uint64, bool) { return 0, false }, func(ctx context.Context) (uint64, error) {
+		arch, err := save.Docker(ctx, []save.Item{{Image: img, Names: tags}})
+		if err != nil {
+			return 0, err
+		}
+		id, err := f.volatile(im, &volatileText{image: im.slot, archive: arch, mtime: f.imageTime(img), key: key})
+		return uint64(id), err
+	}, func(id uint64) (uint64, error) { return id, nil })
+	return nodeID(id), err
 }
 
 // openText opens one content of a volatile file.

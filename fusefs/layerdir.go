@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"bytes"
+	"context"
 	"strconv"
 	"strings"
 	"syscall"
@@ -66,7 +67,7 @@ func layerHistory(img store.Image, n int) *store.History {
 }
 
 // layerNode tells what a layer's directory, or a file in it, is.
-func (f *fsys) layerNode(n synth, im *image, img store.Image) (synth, error) {
+func (f *fsys) layerNode(ctx context.Context, n synth, im *image, img store.Image) (synth, error) {
 	k, file := n.id.file()>>layerBits, n.id.file()&(1<<layerBits-1)
 	if k >= len(img.Layers()) {
 		return n, syscall.ENOENT
@@ -83,7 +84,7 @@ func (f *fsys) layerNode(n synth, im *image, img store.Image) (synth, error) {
 	}
 	n.mode, n.nlink = fileMode, 1
 	if file < layerTexts {
-		size, err := f.costlySize(n.id, im, img, k, file)
+		size, err := f.costlySize(ctx, n.id, im, img, k, file)
 		n.size = size
 		return n, err
 	}
@@ -99,43 +100,38 @@ func (f *fsys) layerNode(n synth, im *image, img store.Image) (synth, error) {
 }
 
 // costlySize is the size of layer.tar or changes, kept once known.
-func (f *fsys) costlySize(id nodeID, im *image, img store.Image, n, file int) (uint64, error) {
-	im.mu.Lock()
-	size, ok := im.sizes[id]
-	im.mu.Unlock()
-	if ok {
-		return size, nil
-	}
-	if file == layerTar {
-		s, err := img.Layers()[n].TarSize(f.life)
-		if err != nil {
-			return 0, err
+func (f *fsys) costlySize(ctx context.Context, id nodeID, im *image, img store.Image, n, file int) (uint64, error) {
+	have := func() (uint64, bool) { size, ok := im.sizes[id]; return size, ok }
+	return f.imageWork(ctx, im, id, have, func(ctx context.Context) (size uint64, err error) {
+		if file == layerTar {
+			s, err := img.Layers()[n].TarSize(ctx)
+			return uint64(s), err
 		}
-		size = uint64(s)
-	} else if err := f.eachChange(im, img, n, func(_ byte, path string) bool {
-		size += uint64(len(changePath(path))) + 3
-		return true
-	}); err != nil {
-		return 0, err
-	}
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	im.sizes[id] = size
-	return size, nil
+		err = f.eachChange(ctx, im, img, n, func(_ byte, path string) bool {
+			size += uint64(len(changePath(path))) + 3
+			return true
+		})
+		return size, err
+	}, func(size uint64) (uint64, error) {
+		im.mu.Lock()
+		defer im.mu.Unlock()
+		im.sizes[id] = size
+		return size, nil
+	})
 }
 
 // eachChange tells what layer n does to those below it.
-func (f *fsys) eachChange(im *image, img store.Image, n int, yield func(op byte, path string) bool) error {
+func (f *fsys) eachChange(ctx context.Context, im *image, img store.Image, n int, yield func(op byte, path string) bool) error {
 	var below *overlay.Tree
 	if n > 0 {
-		v, err := f.imageView(im, img, rootKey{n: n - 1})
+		v, err := f.imageView(ctx, im, img, rootKey{n: n - 1})
 		if err != nil {
 			return err
 		}
 		below = v.tree
 	}
 	// The layer is taken from a view, so that it is let go with the image.
-	v, err := f.imageView(im, img, rootKey{n: n, diff: true})
+	v, err := f.imageView(ctx, im, img, rootKey{n: n, diff: true})
 	if err != nil {
 		return err
 	}
@@ -143,8 +139,8 @@ func (f *fsys) eachChange(im *image, img store.Image, n int, yield func(op byte,
 }
 
 // imageView is a view of an image.
-func (f *fsys) imageView(im *image, img store.Image, k rootKey) (*view, error) {
-	id, err := f.root(im, img, k)
+func (f *fsys) imageView(ctx context.Context, im *image, img store.Image, k rootKey) (*view, error) {
+	id, err := f.root(ctx, im, img, k)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +167,7 @@ func (f *fsys) changes(im *image, img store.Image, n int) (*changeList, error) {
 		return c, nil
 	}
 	var b bytes.Buffer
-	err := f.eachChange(im, img, n, func(op byte, path string) bool {
+	err := f.eachChange(f.life, im, img, n, func(op byte, path string) bool {
 		b.WriteByte(op)
 		b.WriteByte(' ')
 		b.WriteString(changePath(path))
@@ -198,19 +194,19 @@ func changePath(p string) string {
 	return strconv.Quote(p)
 }
 
-func (f *fsys) layerChild(dir nodeID, im *image, img store.Image, name string) (nodeID, error) {
+func (f *fsys) layerChild(ctx context.Context, dir nodeID, im *image, img store.Image, name string) (nodeID, error) {
 	n := dir.file() >> layerBits
 	if dir.file()&(1<<layerBits-1) != layerDirFile || n >= len(img.Layers()) {
 		return 0, syscall.ENOTDIR
 	}
 	switch name {
 	case "diff":
-		return f.root(im, img, rootKey{n: n, diff: true})
+		return f.root(ctx, im, img, rootKey{n: n, diff: true})
 	case "rootfs":
 		if n == len(img.Layers())-1 {
 			return synthID(typeLast, im.slot, 0), nil
 		}
-		return f.root(im, img, rootKey{n: n})
+		return f.root(ctx, im, img, rootKey{n: n})
 	case "changes":
 		return layerID(im.slot, n, layerChanges), nil
 	case "layer.tar":

@@ -242,8 +242,10 @@ func (f *fsys) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 		l.open.Add(1)
 		return fuse.OK
 	}
-	if st := f.awaitPair(cancel, id, ""); st != fuse.OK {
-		return st
+	if id.kind() == kindSynth {
+		if st := f.awaitPair(f.ctx(cancel, in.Pid), id, ""); st != fuse.OK {
+			return st
+		}
 	}
 	h, err := f.openNode(id)
 	if err != nil {
@@ -294,7 +296,7 @@ func (f *fsys) openSynth(id nodeID) (*handle, error) {
 		}
 		return nil, syscall.ESTALE
 	case typeImage:
-		im, img, err := f.imageOf(id)
+		im, img, err := f.imageOf(f.life, id)
 		if err != nil {
 			return nil, err
 		}
@@ -302,7 +304,7 @@ func (f *fsys) openSynth(id nodeID) (*handle, error) {
 			return &handle{text: imageFiles[i].text(f, im, img)}, nil
 		}
 	case typeLayer:
-		im, img, err := f.imageOf(id)
+		im, img, err := f.imageOf(f.life, id)
 		if err != nil {
 			return nil, err
 		}
@@ -342,10 +344,13 @@ func (f *fsys) ReadInto(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (n 
 	faults()
 	var err error
 	if in.Fh == 0 {
-		if st := f.awaitPair(cancel, nodeID(in.NodeId), ""); st != fuse.OK {
-			return 0, st
+		id := nodeID(in.NodeId)
+		if id.kind() == kindSynth {
+			if st := f.awaitPair(f.ctx(cancel, in.Pid), id, ""); st != fuse.OK {
+				return 0, st
+			}
 		}
-		n, err = f.read(nodeID(in.NodeId), buf, int64(in.Offset), cancel != nil || f.over == Dev)
+		n, err = f.read(id, buf, int64(in.Offset), cancel != nil || f.over == Dev)
 	} else {
 		h := f.handles.get(in.Fh)
 		if h == nil || h.ctl != nil {

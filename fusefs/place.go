@@ -140,7 +140,7 @@ func (f *fsys) imageAt(p string) (digest.Digest, error) {
 			// A pair that is looked up here is none that the kernel will forget.
 			return none("is a comparison, not an image", store.ErrInvalid)
 		default:
-			n, err := f.synthChild(top, name)
+			n, err := f.synthChild(f.life, top, name)
 			if err == nil && n.synthType() == typeLink {
 				target, _ := f.synthTarget(n)
 				at = []nodeID{rootNode, idsNode}

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -26,13 +27,14 @@ func (f *fsys) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.Di
 func (f *fsys) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.Status {
 	faults()
 	id := nodeID(in.NodeId)
-	switch id.kind() {
-	case kindDir:
+	if id.kind() == kindDir {
 		return f.viewReadDir(in, out, plus)
-	case kindPart:
-		return f.partReadDir(cancel, in, out, plus)
 	}
-	list, err := f.listing(id, in.Offset)
+	ctx := f.ctx(cancel, in.Pid)
+	if id.kind() == kindPart {
+		return f.partReadDir(ctx, in, out, plus)
+	}
+	list, err := f.listing(ctx, id, in.Offset)
 	if err != nil {
 		return f.status("readdir", id, err)
 	}
@@ -41,7 +43,7 @@ func (f *fsys) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEnt
 		return fuse.OK
 	}
 	for i := off - firstPos; i < uint64(len(list)); i++ {
-		if !f.addSynth(out, &list[i], i+firstPos+1, plus) {
+		if !f.addSynth(ctx, out, &list[i], i+firstPos+1, plus) {
 			return fuse.OK
 		}
 	}
@@ -58,7 +60,7 @@ type listings struct {
 const maxListings = 256
 
 // listing returns the list that a READDIR reads from.
-func (f *fsys) listing(id nodeID, off uint64) ([]dirent, error) {
+func (f *fsys) listing(ctx context.Context, id nodeID, off uint64) ([]dirent, error) {
 	t := &f.listings
 	if off > 0 {
 		t.mu.Lock()
@@ -68,7 +70,7 @@ func (f *fsys) listing(id nodeID, off uint64) ([]dirent, error) {
 			return list, nil
 		}
 	}
-	list, err := f.synthList(id)
+	list, err := f.synthList(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -81,12 +83,12 @@ func (f *fsys) listing(id nodeID, off uint64) ([]dirent, error) {
 	return list, nil
 }
 
-func (f *fsys) addSynth(out *fuse.DirEntryList, d *dirent, off uint64, plus bool) bool {
+func (f *fsys) addSynth(ctx context.Context, out *fuse.DirEntryList, d *dirent, off uint64, plus bool) bool {
 	e := fuse.DirEntry{Name: d.name, Mode: d.mode, Ino: uint64(d.id), Off: off}
 	if !plus || d.costly {
 		return add(out, e, plus)
 	}
-	n, err := f.synthNode(d.id)
+	n, err := f.synthNode(ctx, d.id)
 	if err != nil {
 		return add(out, e, plus) // it went meanwhile: whoever looks it up is told so
 	}

@@ -76,11 +76,11 @@ func TestRetire(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, img, err := f.imageOf(synthID(typeImage, im.slot, 0))
+		_, img, err := f.imageOf(context.Background(), synthID(typeImage, im.slot, 0))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if root, err = f.rootfs(im, img); err != nil {
+		if root, err = f.rootfs(context.Background(), im, img); err != nil {
 			t.Fatal(err)
 		}
 		v := f.views.get(root.view())

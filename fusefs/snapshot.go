@@ -191,10 +191,15 @@ func (f *fsys) changed(id digest.Digest, thorough bool) bool {
 		return false
 	}
 	im := f.images.get(slot)
-	im.mu.Lock()
-	was := im.img
-	im.mu.Unlock()
-	if was == nil || was.Err() == nil && !thorough {
+	if im == nil {
+		return false // it is being let go of
+	}
+	known := im.known.Load()
+	if known == nil {
+		return false
+	}
+	was := *known
+	if was.Err() == nil && !thorough {
 		return false
 	}
 	now, err := f.st.Image(f.life, id)

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"syscall"
@@ -206,13 +207,13 @@ func (f *fsys) storeList(dir nodeID) ([]dirent, error) {
 }
 
 // storeChild finds a name in a store's directory.
-func (f *fsys) storeChild(dir nodeID, name string) (nodeID, error) {
+func (f *fsys) storeChild(ctx context.Context, dir nodeID, name string) (nodeID, error) {
 	p, err := f.partOf(dir)
 	if err != nil {
 		return 0, err
 	}
 	if dir.file() == storeDiff {
-		return f.diffChild(p.name, name)
+		return f.diffChild(ctx, p.name, name)
 	}
 	if dir.file() != 0 {
 		return 0, syscall.ENOTDIR

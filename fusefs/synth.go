@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"syscall"
@@ -86,7 +87,7 @@ func (f *fsys) namesMode() uint32 {
 }
 
 // synthNode tells what a node is.
-func (f *fsys) synthNode(id nodeID) (synth, error) {
+func (f *fsys) synthNode(ctx context.Context, id nodeID) (synth, error) {
 	n := synth{id: id, mode: dirMode, nlink: 2, mtime: f.started, valid: nameTime}
 	switch id.synthType() {
 	case typeFixed:
@@ -109,7 +110,7 @@ func (f *fsys) synthNode(id nodeID) (synth, error) {
 	case typeStore:
 		return f.storeStat(n)
 	case typePair:
-		return f.pairNode(n)
+		return f.pairNode(ctx, n)
 	case typeAlg:
 		if a := f.algs.get(id.slot()); a == nil || f.snap.Load().digests[*a] == nil {
 			return n, syscall.ENOENT
@@ -123,7 +124,7 @@ func (f *fsys) synthNode(id nodeID) (synth, error) {
 		n.mode, n.size, n.nlink, n.mtime = linkMode, uint64(len(l.target)), 1, l.mtime
 		return n, nil
 	case typeImage, typeLayers, typeLayer, typeLast:
-		return f.imageNode(n)
+		return f.imageNode(ctx, n)
 	case typeText:
 		t := f.texts.get(id.slot())
 		if t == nil {
@@ -153,8 +154,8 @@ func (f *fsys) synthTarget(id nodeID) (string, bool) {
 }
 
 // synthLookup implements LOOKUP in a directory that is not of a layer.
-func (f *fsys) synthLookup(dir nodeID, name string, out *fuse.EntryOut) fuse.Status {
-	id, err := f.synthChild(dir, name)
+func (f *fsys) synthLookup(ctx context.Context, dir nodeID, name string, out *fuse.EntryOut) fuse.Status {
+	id, err := f.synthChild(ctx, dir, name)
 	if err != nil {
 		if err == syscall.ENOENT {
 			return fuse.ENOENT // with no time to keep it: it may be there the next moment
@@ -171,7 +172,7 @@ func (f *fsys) synthLookup(dir nodeID, name string, out *fuse.EntryOut) fuse.Sta
 		}
 		return st
 	}
-	n, err := f.synthNode(id)
+	n, err := f.synthNode(ctx, id)
 	if err != nil {
 		f.Forget(uint64(id), 1) // the kernel does not hear of it
 		return f.status("lookup "+name, dir, err)
@@ -183,7 +184,7 @@ func (f *fsys) synthLookup(dir nodeID, name string, out *fuse.EntryOut) fuse.Sta
 }
 
 // synthChild finds a name; syscall.ENOENT as it is if there is none.
-func (f *fsys) synthChild(dir nodeID, name string) (nodeID, error) {
+func (f *fsys) synthChild(ctx context.Context, dir nodeID, name string) (nodeID, error) {
 	switch dir.synthType() {
 	case typeFixed:
 		switch dir {
@@ -199,7 +200,7 @@ func (f *fsys) synthChild(dir nodeID, name string) (nodeID, error) {
 		case storesNode:
 			return f.storesChild(name)
 		case diffNode:
-			return f.diffChild("", name)
+			return f.diffChild(ctx, "", name)
 		case digestsNode:
 			return f.algChild(name)
 		case idsNode:
@@ -217,21 +218,21 @@ func (f *fsys) synthChild(dir nodeID, name string) (nodeID, error) {
 			return f.repoChild(*p, name)
 		}
 	case typeStore:
-		return f.storeChild(dir, name)
+		return f.storeChild(ctx, dir, name)
 	case typePair:
-		return f.pairChild(dir, name)
+		return f.pairChild(ctx, dir, name)
 	case typeAlg:
 		if a := f.algs.get(dir.slot()); a != nil {
 			return f.digestChild(*a, name)
 		}
 	case typeImage, typeLayers, typeLayer:
-		return f.imageChild(dir, name)
+		return f.imageChild(ctx, dir, name)
 	}
 	return 0, syscall.ENOTDIR
 }
 
 // synthList lists a directory.
-func (f *fsys) synthList(dir nodeID) ([]dirent, error) {
+func (f *fsys) synthList(ctx context.Context, dir nodeID) ([]dirent, error) {
 	switch dir.synthType() {
 	case typeFixed:
 		switch dir {
@@ -261,13 +262,13 @@ func (f *fsys) synthList(dir nodeID) ([]dirent, error) {
 	case typeStore:
 		return f.storeList(dir)
 	case typePair:
-		return f.pairList(dir)
+		return f.pairList(ctx, dir)
 	case typeAlg:
 		if a := f.algs.get(dir.slot()); a != nil {
 			return f.digestList(*a)
 		}
 	case typeImage, typeLayers, typeLayer:
-		return f.imageList(dir)
+		return f.imageList(ctx, dir)
 	}
 	return nil, syscall.ENOTDIR
 }
