@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -51,14 +52,21 @@ type Server struct {
 	over Transport
 	done chan struct{}
 	stop context.CancelFunc
+
+	abandoned atomic.Bool
 }
+
+// ErrServing is wrapped by an error of Mount after which the tree is in use for
+// longer than Mount waits: the store must not be closed.
+var ErrServing = errors.New("the tree is still in use")
 
 // maxRequest is the size of the largest read and write in bytes.
 const maxRequest = 1 << 20
 
 // Mount shows a store at dir, an existing directory, and returns when the tree
-// is ready. The store stays the caller's, who closes it after Wait. As root it
-// mounts by itself, else with fusermount3.
+// is ready. The store stays the caller's, who closes it after Wait, or after an
+// error that is not ErrServing: nothing uses it then. As root it mounts by itself,
+// else with fusermount3.
 func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -80,41 +88,99 @@ func Mount(ctx context.Context, dir string, st store.Store, o Options) (*Server,
 	id := mountID(dir)
 	// Held until the watcher is added: an unmount before that must not end the wait.
 	f.work.Add(1)
-	defer f.work.Done()
 	go func() {
 		srv.Serve()
-		clearDead(dir, id)
+		if !s.abandoned.Load() {
+			clearDead(dir, id)
+		}
 		stop()
 		f.work.Wait()
 		f.close()
 		close(s.done)
 	}()
-	if err := srv.WaitMount(); err != nil {
-		_ = s.Unmount(true)
-		return nil, fmt.Errorf("mount at %s: %w", dir, err)
+	err = f.begin(srv)
+	f.work.Done()
+	if err != nil {
+		if e := s.abandon(); e != nil {
+			err = fmt.Errorf("%w; %w", err, e)
+		}
+		return nil, err
 	}
-	if !o.ReadOnly {
+	return s, nil
+}
+
+// begin returns when a tree that is served is ready, and its store is watched.
+func (f *fsys) begin(srv server) error {
+	if err := srv.WaitMount(); err != nil {
+		return fmt.Errorf("mount at %s: %w", f.dir, err)
+	}
+	if !f.o.ReadOnly {
 		f.work.Go(func() {
-			if err := watchMount(life, dir, f.history.Release); err != nil && life.Err() == nil {
+			if err := watchMount(f.life, f.dir, f.history.Release); err != nil && f.life.Err() == nil {
 				f.log.Warn("who reads ctl/events must end before a lazy unmount is complete", "err", err)
 			}
 		})
 	}
-	if w, ok := st.(store.Watcher); ok {
-		changes, err := w.Watch(life)
-		if err != nil {
-			_ = s.Unmount(true)
-			return nil, fmt.Errorf("watch the store: %w", err)
-		}
-		f.work.Go(func() {
-			for range changes {
-				_ = f.guard("look at the store", func() error { f.refresh(); return nil })
-			}
-		})
-		// What changed between the first look and the watch.
-		f.refresh()
+	w, ok := f.st.(store.Watcher)
+	if !ok {
+		return nil
 	}
-	return s, nil
+	changes, err := w.Watch(f.life)
+	if err != nil {
+		return fmt.Errorf("watch the store: %w", err)
+	}
+	f.work.Go(func() {
+		for range changes {
+			_ = f.guard("look at the store", func() error { f.refresh(); return nil })
+		}
+	})
+	// What changed between the first look and the watch.
+	f.refresh()
+	return nil
+}
+
+const (
+	// quietEnd is how long a mount that failed is given to end by itself.
+	quietEnd = time.Second
+	// abortedEnd is how long after that what is under way is waited for.
+	abortedEnd = 10 * time.Second
+)
+
+// abandon takes away a mount that failed, and returns when nothing uses the store
+// any more, else ErrServing. Who stands in the tree already would keep a lazy
+// unmount from being complete: the connection is ended under their feet.
+func (s *Server) abandon() error {
+	s.abandoned.Store(true)
+	s.Leave()
+	root, lookErr := lookAt(s.dir)
+	const force = unix.MNT_FORCE | unix.MNT_DETACH | unix.UMOUNT_NOFOLLOW // aborts, then unmounts
+	if os.Geteuid() != 0 || unix.Unmount(s.dir, force) != nil {
+		_ = s.Unmount(true)
+	}
+	select {
+	case <-s.done:
+		return nil
+	case <-time.After(quietEnd):
+	}
+	if lookErr == nil {
+		abort(root.Dev_minor)
+	}
+	select {
+	case <-s.done:
+		return nil
+	case <-time.After(abortedEnd):
+		return ErrServing
+	}
+}
+
+// abort ends a connection where that can be asked for, which its owner may do.
+func abort(device uint32) {
+	f, err := os.OpenFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", device), os.O_WRONLY, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	_, _ = f.WriteString("1")
 }
 
 func (f *fsys) mountOptions() *fuse.MountOptions {

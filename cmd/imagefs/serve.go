@@ -49,7 +49,9 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	}
 	srv, err := fusefs.Mount(ctx, dir, st, opts)
 	if err != nil {
-		st.Close()
+		if !errors.Is(err, fusefs.ErrServing) {
+			st.Close()
+		}
 		return err
 	}
 	life := announceLife(dir, lifeOf(a, st, srv, o))
