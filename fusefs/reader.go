@@ -31,8 +31,11 @@ type reader struct {
 
 // readers keeps them by node.
 type readers struct {
-	mu    sync.Mutex
-	files map[nodeID]*reader
+	mu       sync.Mutex // guards what follows
+	files    map[nodeID]*reader
+	sweeping bool // a timer runs: while something is kept that nobody uses
+
+	idle time.Duration // 0: idleReader
 }
 
 // small returns the layer and the size of a file that is opened for each READ
@@ -134,44 +137,83 @@ func (f *fsys) reader(id nodeID) (*reader, error) {
 	return r, nil
 }
 
-// put ends a use, and lets go of readers that were not used for long.
+// put ends a use. The reader is kept for a while, and another may go for it.
 func (t *readers) put(f *fsys, r *reader) {
 	t.mu.Lock()
-	var old []*reader
+	var old *reader
 	r.uses--
 	r.last = time.Now()
-	if r.gone && r.uses == 0 {
-		old = append(old, r)
-	}
-	if len(t.files) > 1 {
-		old = append(old, t.expire(r.last)...)
+	switch {
+	case r.uses > 0:
+	case r.gone:
+		old = r
+	default:
+		old = t.beyond()
+		t.sweepIn(f, t.idleTime())
 	}
 	t.mu.Unlock()
-	for _, o := range old {
-		f.closeHandle(o.h)
+	if old != nil {
+		f.closeHandle(old.h)
 	}
 }
 
-// expire takes out what is idle for too long, and the oldest beyond the limit; t.mu is held.
-func (t *readers) expire(now time.Time) []*reader {
-	var out []*reader
+func (t *readers) idleTime() time.Duration {
+	if t.idle > 0 {
+		return t.idle
+	}
+	return idleReader
+}
+
+// beyond takes out the reader that was not used for longest if there are too many,
+// nil if there are not; t.mu is held.
+func (t *readers) beyond() *reader {
+	if len(t.files) <= maxReaders {
+		return nil
+	}
 	var oldest nodeID
+	for id, r := range t.files {
+		if o := t.files[oldest]; r.uses == 0 && (o == nil || r.last.Before(o.last)) {
+			oldest = id
+		}
+	}
+	r := t.files[oldest]
+	delete(t.files, oldest)
+	return r
+}
+
+// sweepIn lets sweep be called, if it is not to be already; t.mu is held.
+func (t *readers) sweepIn(f *fsys, after time.Duration) {
+	if !t.sweeping {
+		t.sweeping = true
+		f.later(after, "close files", func() { t.sweep(f) })
+	}
+}
+
+// sweep takes out what is idle for too long, and comes again for the rest of what is idle.
+func (t *readers) sweep(f *fsys) {
+	t.mu.Lock()
+	now := time.Now()
+	var old []*reader
+	next := time.Duration(-1)
 	for id, r := range t.files {
 		if r.uses > 0 {
 			continue
 		}
-		if now.Sub(r.last) > idleReader {
+		left := t.idleTime() - now.Sub(r.last)
+		if left <= 0 {
 			delete(t.files, id)
-			out = append(out, r)
-		} else if o := t.files[oldest]; o == nil || r.last.Before(o.last) {
-			oldest = id
+			old = append(old, r)
+		} else if next < 0 || left < next {
+			next = left
 		}
 	}
-	if r := t.files[oldest]; r != nil && len(t.files) > maxReaders {
-		delete(t.files, oldest)
-		out = append(out, r)
+	if t.sweeping = false; next >= 0 {
+		t.sweepIn(f, next)
 	}
-	return out
+	t.mu.Unlock()
+	for _, r := range old {
+		f.closeHandle(r.h)
+	}
 }
 
 // drop takes out the readers of nodes that were removed.
