@@ -69,7 +69,10 @@ func (l *Log) Add(events ...Event) {
 		n++
 	}
 	if n > 0 {
-		l.lines = slices.Clone(l.lines[n:]) // lets go of the others
+		clear(l.lines[:n]) // lets go of their text
+		if l.lines = l.lines[n:]; n > len(l.lines) {
+			l.lines = slices.Clone(l.lines) // and of the room for so many
+		}
 	}
 	l.dropped += int64(n)
 	l.wake()
