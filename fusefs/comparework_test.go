@@ -275,8 +275,13 @@ func TestCompareForgets(t *testing.T) {
 	if again != dir {
 		t.Errorf("node %#x, then %#x", dir, again)
 	}
+	record := p.f.pairs.get(dir.slot())
 	p.f.Forget(uint64(dir), 1)
-	time.Sleep(20 * time.Millisecond)
+	record.mu.Lock()
+	if record.leaving || record.idle() {
+		t.Error("it is to be let go of while the kernel knows it")
+	}
+	record.mu.Unlock()
 	if _, st := p.lookup(dir, "changes"); st != fuse.OK {
 		t.Errorf("the kernel knows it still: %v", st)
 	}

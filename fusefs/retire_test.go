@@ -98,8 +98,7 @@ func TestRetire(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.refresh()
-	time.Sleep(20 * time.Millisecond)
-	if f.views.get(a.view()) == nil || f.layers.get(aFile.layer()) == nil {
+	if f.letGo([]nodeID{a}) || f.views.get(a.view()) == nil || f.layers.get(aFile.layer()) == nil {
 		t.Error("let go while a file is open")
 	}
 	f.release(of)

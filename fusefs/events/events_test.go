@@ -8,8 +8,10 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
@@ -257,7 +259,9 @@ func TestFile(t *testing.T) {
 	}
 }
 
-func TestWait(t *testing.T) {
+func TestWait(t *testing.T) { synctest.Test(t, testWait) }
+
+func testWait(t *testing.T) {
 	l := events.NewLog()
 	const readers = 50
 	var wg sync.WaitGroup
@@ -273,19 +277,20 @@ func TestWait(t *testing.T) {
 	}
 	for _, c := range ends {
 		cancel := make(chan struct{})
-		var ready sync.WaitGroup
+		var answers atomic.Int64
 		for range readers {
 			r := l.Reader()
-			ready.Add(1)
 			wg.Go(func() {
-				ready.Done()
 				if _, err := r.Read(cancel, make([]byte, 100), 0, true); err != c.want {
 					t.Errorf("%s: %v, want %v", c.name, err, c.want)
 				}
+				answers.Add(1)
 			})
 		}
-		ready.Wait()
-		time.Sleep(20 * time.Millisecond) // so that they wait
+		synctest.Wait() // until they wait
+		if n := answers.Load(); n != 0 {
+			t.Errorf("%s: %d do not wait", c.name, n)
+		}
 		c.end(cancel)
 		wg.Wait()
 	}
