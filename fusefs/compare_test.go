@@ -75,9 +75,12 @@ func TestDiffNamesAreClear(t *testing.T) {
 				next = append(next, s+string(c))
 			}
 		}
+		// A side of the longest has two letters less, and to ask takes most of the time.
 		for _, s := range next {
-			_, err := store.FamiliarTag(s)
-			valid[s] = err == nil
+			if len(s) <= most-2 {
+				_, err := store.FamiliarTag(s)
+				valid[s] = err == nil
+			}
 		}
 		level = next
 		all = append(all, next...)

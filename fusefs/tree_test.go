@@ -17,6 +17,7 @@ import (
 
 	"imagefs/fusefs"
 	"imagefs/fusefs/uring/uringtest"
+	"imagefs/store/docker"
 )
 
 func TestTree(t *testing.T) { bothTransports(t, testTree) }
@@ -223,9 +224,7 @@ func testLargeFile(t *testing.T, o fusefs.Options) {
 }
 
 // Many small files read one after the other are pushed ahead; each has its own bytes.
-func TestSmallFilesInTurn(t *testing.T) { bothModes(t, testSmallFilesInTurn) }
-
-func testSmallFilesInTurn(t *testing.T, o fusefs.Options) {
+func TestSmallFilesInTurn(t *testing.T) {
 	s := newStore(t)
 	var low, top []string
 	for n := range 1000 {
@@ -237,6 +236,10 @@ func testSmallFilesInTurn(t *testing.T, o fusefs.Options) {
 		}
 	}
 	load(t, s, "", []string{"a:1"}, layerTar(t, low...), layerTar(t, top...))
+	bothModes(t, func(t *testing.T, o fusefs.Options) { testSmallFilesInTurn(t, s, o) })
+}
+
+func testSmallFilesInTurn(t *testing.T, s *docker.Store, o fusefs.Options) {
 	dir := mount(t, s, o)
 	for range 2 {
 		for n := range 1000 {
@@ -250,9 +253,7 @@ func testSmallFilesInTurn(t *testing.T, o fusefs.Options) {
 
 // Many who read the same files in turn, at once, while what they are about to read is
 // pushed: nobody waits for anybody for good.
-func TestSmallFilesByMany(t *testing.T) { bothModes(t, testSmallFilesByMany) }
-
-func testSmallFilesByMany(t *testing.T, o fusefs.Options) {
+func TestSmallFilesByMany(t *testing.T) {
 	s := newStore(t)
 	var files []string
 	for d := range 20 {
@@ -261,6 +262,10 @@ func testSmallFilesByMany(t *testing.T, o fusefs.Options) {
 		}
 	}
 	load(t, s, "", []string{"a:1"}, layerTar(t, files...))
+	bothModes(t, func(t *testing.T, o fusefs.Options) { testSmallFilesByMany(t, s, files, o) })
+}
+
+func testSmallFilesByMany(t *testing.T, s *docker.Store, files []string, o fusefs.Options) {
 	for range 3 {
 		dir := filepath.Join(mount(t, s, o), "images/a/1/rootfs")
 		var wg sync.WaitGroup
