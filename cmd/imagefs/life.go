@@ -66,22 +66,23 @@ func lifeOf(a *app, st store.Store, srv *fusefs.Server, o mountOptions) life {
 // lifeName is the socket's name for a mount with that device number.
 func lifeName(major, minor int) string { return fmt.Sprintf("@imagefs-mount-%d-%d", major, minor) }
 
-// announceLife tells others of the mount at dir, and lets them wait for the end of this process.
-func announceLife(dir string, what life) io.Closer {
+// announceLife tells others of the mount at dir, and lets them wait for the end of
+// this process. Until then it listens: who has connected and is not accepted yet
+// would else take the end of that for the end of the process.
+func announceLife(dir string, what life) {
 	m, err := mountAt(dir)
 	if err != nil || m == nil {
-		return io.NopCloser(nil)
+		return
 	}
 	l, err := listenLife(m.Major, m.Minor)
 	if err != nil {
-		return io.NopCloser(nil)
+		return
 	}
 	text, err := json.Marshal(what)
 	if err != nil || len(text) >= maxLife {
 		text = []byte("{}")
 	}
 	go tellLife(l, append(text, '\n'))
-	return l
 }
 
 // maxWatchers bounds how many connections are kept; any user can make them.

@@ -41,7 +41,7 @@ func TestWatchLifeStays(t *testing.T) {
 	}
 	defer l.Close()
 	go tellLife(l, []byte("{}\n"))
-	wait := watchLife(major, minor)
+	wait := watchLife(major, minor, uint32(os.Getuid()))
 	if _, _, ok := askLife(major, minor, uint32(os.Getuid())); !ok { // so that the first was taken
 		t.Fatal("nobody answers")
 	}

@@ -54,8 +54,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 		}
 		return err
 	}
-	life := announceLife(dir, lifeOf(a, st, srv, o))
-	defer life.Close()
+	announceLife(dir, lifeOf(a, st, srv, o))
 	unmounted := make(chan struct{})
 	go func() {
 		srv.Wait() // who does not, on a second signal, leaves the store open: it is still used
