@@ -61,7 +61,10 @@ func isCtlFile(id nodeID) bool {
 
 // ctlHandle is an open control file that is written.
 type ctlHandle interface {
-	write(ctx context.Context, b []byte) error
+	// write takes what was written at an offset in bytes.
+	write(ctx context.Context, off uint64, b []byte) error
+	// truncate is ftruncate(2).
+	truncate(ctx context.Context, size uint64) error
 	// flush is called at each close(2) of the file, by whatever process; killed
 	// tells that it was not the process that closed it, but a signal.
 	flush(ctx context.Context, killed bool) error
@@ -92,7 +95,7 @@ func (f *fsys) openCtl(id nodeID, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Statu
 		h.text = c.read(f, in.Uid)
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH
 	case c.stream != nil:
-		h.ctl = &loads{f: f, c: c, uid: in.Uid}
+		h.ctl = &loads{f: f, c: c, uid: in.Uid, appends: in.Flags&unix.O_APPEND != 0}
 	default:
 		h.ctl = &commands{f, c, in.Uid}
 	}
@@ -108,7 +111,7 @@ func (f *fsys) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uin
 	}
 	ctx, done := f.command(cancel, in.Pid)
 	defer done()
-	if err := h.ctl.write(ctx, data); err != nil {
+	if err := h.ctl.write(ctx, in.Offset, data); err != nil {
 		return 0, fuse.Status(errno(err))
 	}
 	return uint32(len(data)), fuse.OK
@@ -138,21 +141,38 @@ type commands struct {
 	uid uint32
 }
 
-func (c *commands) write(ctx context.Context, b []byte) error { return c.c.write(c.f, ctx, c.uid, b) }
-func (c *commands) flush(context.Context, bool) error         { return nil }
-func (c *commands) release()                                  {}
+func (c *commands) write(ctx context.Context, _ uint64, b []byte) error {
+	return c.c.write(c.f, ctx, c.uid, b)
+}
+
+func (c *commands) truncate(_ context.Context, size uint64) error {
+	if size > 0 {
+		return fmt.Errorf("a control file has no length: %w", store.ErrInvalid)
+	}
+	return nil
+}
+
+func (c *commands) flush(context.Context, bool) error { return nil }
+func (c *commands) release()                          {}
 
 // loads is ctl/load or ctl/import. A first write that starts with "/" or a quote, or
-// that is one line of text, is a command with a path; anything else starts an archive, which ends with a close(2) after some bytes
-// of it. Then the next may follow.
+// that is one line of text, is a command with a path; anything else starts an archive,
+// which ends with a close(2) after some bytes of it. Then the next may follow.
+//
+// What comes of an archive comes in order: there is no file that could be written in
+// any other. A program that copies a sparse file leaves its holes out, by seeking or
+// with ftruncate(2): those are zeros.
 type loads struct {
-	f   *fsys
-	c   *ctlFile
-	uid uint32
+	f       *fsys
+	c       *ctlFile
+	uid     uint32
+	appends bool // what offsets say means nothing
 
-	mu     sync.Mutex // one write or flush at a time
-	stream *stream
-	failed error // of the archive under way, until its end is seen
+	mu      sync.Mutex // one write or flush at a time
+	stream  *stream
+	failed  error  // of the archive under way, until its end is seen
+	at      uint64 // offset of the next byte
+	written bool   // something was
 }
 
 // stream is an archive on its way to the loader.
@@ -169,28 +189,79 @@ func (s *stream) cancel() {
 	s.w.CloseWithError(context.Canceled)
 }
 
-func (l *loads) write(ctx context.Context, b []byte) error {
+func (l *loads) write(ctx context.Context, off uint64, b []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.failed != nil {
 		return l.failed
 	}
-	if l.stream == nil {
-		if isCommand(b) {
-			return l.c.write(l.f, ctx, l.uid, b)
+	l.written = true
+	if l.appends {
+		off = l.at
+	}
+	if l.stream == nil && off == l.at && isCommand(b) {
+		l.at += uint64(len(b))
+		return l.c.write(l.f, ctx, l.uid, b)
+	}
+	if err := l.zeros(ctx, off); err != nil {
+		return err
+	}
+	return l.put(ctx, b)
+}
+
+func (l *loads) truncate(ctx context.Context, size uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.failed != nil:
+		return l.failed
+	case l.stream == nil && size <= l.at:
+		return nil // as a shell's > does it before the first byte
+	}
+	return l.zeros(ctx, size)
+}
+
+// zeroes are what a hole has.
+var zeroes [256 << 10]byte
+
+// zeros fills what was left out before an offset.
+func (l *loads) zeros(ctx context.Context, off uint64) error {
+	if off < l.at {
+		if l.stream == nil {
+			l.start()
 		}
+		l.stream.w.CloseWithError(fmt.Errorf("bytes for offset %d came after those for %d; an archive is taken in order: %w", off, l.at, store.ErrInvalid))
+		return l.fail()
+	}
+	for off > l.at {
+		if err := l.put(ctx, zeroes[:min(off-l.at, uint64(len(zeroes)))]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put hands the next bytes of an archive on.
+func (l *loads) put(ctx context.Context, b []byte) error {
+	if l.stream == nil {
 		l.start()
 	}
 	defer context.AfterFunc(ctx, l.stream.cancel)()
 	if _, err := l.stream.w.Write(b); err != nil {
-		<-l.stream.done
-		if l.failed = l.stream.err; l.failed == nil {
-			l.failed = fmt.Errorf("more bytes after the archive's end: %w", store.ErrInvalid)
-		}
-		l.stream = nil
-		return l.failed
+		return l.fail()
 	}
+	l.at += uint64(len(b))
 	return nil
+}
+
+// fail waits for the end of an archive that cannot go on.
+func (l *loads) fail() error {
+	<-l.stream.done
+	if l.failed = l.stream.err; l.failed == nil {
+		l.failed = fmt.Errorf("more bytes after the archive's end: %w", store.ErrInvalid)
+	}
+	l.stream = nil
+	return l.failed
 }
 
 // isCommand tells whether a first write is a command, so that who writes a path
@@ -245,7 +316,9 @@ func (l *loads) flush(ctx context.Context, killed bool) error {
 	return s.err
 }
 
-// release ends an archive that nobody said is whole.
+// release ends an archive that nobody said is whole, and tells of one of which not a
+// byte came: a close(2) alone cannot, since a shell closes its copy of the descriptor
+// before the first.
 func (l *loads) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -253,6 +326,9 @@ func (l *loads) release() {
 		l.stream = nil
 		s.cancel()
 		<-s.done
+	}
+	if !l.written {
+		l.f.ctl.Nothing(l.uid, l.c.name)
 	}
 }
 

@@ -210,21 +210,49 @@ func (f *fsys) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.Att
 	return fuse.OK
 }
 
-// SetAttr implements fuse.RawFileSystem: only control files are ever cut to no length.
+// SetAttr implements fuse.RawFileSystem, for control files only.
 func (f *fsys) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	id := nodeID(in.NodeId)
-	if !isCtlFile(id) || in.Valid&^(fuse.FATTR_SIZE|fuse.FATTR_FH|fuse.FATTR_LOCKOWNER|fuse.FATTR_KILL_SUIDGID|
-		fuse.FATTR_MTIME|fuse.FATTR_MTIME_NOW|fuse.FATTR_CTIME|fuse.FATTR_ATIME|fuse.FATTR_ATIME_NOW) != 0 {
+	if !isCtlFile(id) {
 		return fuse.EPERM
 	}
-	if in.Valid&fuse.FATTR_SIZE != 0 && in.Size != 0 {
-		return fuse.EINVAL
+	allowed := uint32(fuse.FATTR_SIZE | fuse.FATTR_FH | fuse.FATTR_LOCKOWNER | fuse.FATTR_KILL_SUIDGID |
+		fuse.FATTR_MTIME | fuse.FATTR_MTIME_NOW | fuse.FATTR_CTIME | fuse.FATTR_ATIME | fuse.FATTR_ATIME_NOW)
+	if ctlFiles[id-ctlFirst].stream != nil {
+		// cp -p gives the copy the file's mode and owner when all of it was taken in. They
+		// mean nothing here, and an error would say that the load had failed.
+		allowed |= fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID
+	}
+	if in.Valid&^allowed != 0 {
+		return fuse.EPERM
+	}
+	if in.Valid&fuse.FATTR_SIZE != 0 {
+		if st := f.truncate(cancel, in); st != fuse.OK {
+			return st
+		}
 	}
 	n, err := f.synthNode(f.life, id)
 	if err != nil {
 		return f.status("setattr", id, err)
 	}
 	n.attr(f, &out.Attr)
+	return fuse.OK
+}
+
+// truncate cuts a control file, or extends one that is being written.
+func (f *fsys) truncate(cancel <-chan struct{}, in *fuse.SetAttrIn) fuse.Status {
+	var h *handle
+	if in.Valid&fuse.FATTR_FH != 0 {
+		h = f.handles.get(in.Fh)
+	}
+	switch {
+	case h != nil && h.ctl != nil:
+		ctx, done := f.command(cancel, in.Pid)
+		defer done()
+		return fuse.Status(errno(h.ctl.truncate(ctx, in.Size)))
+	case in.Size != 0:
+		return fuse.EINVAL
+	}
 	return fuse.OK
 }
 

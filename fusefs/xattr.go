@@ -104,7 +104,10 @@ func (f *fsys) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) 
 }
 
 // SetXAttr implements fuse.RawFileSystem.
-func (f *fsys) SetXAttr(<-chan struct{}, *fuse.SetXAttrIn, string, []byte) fuse.Status {
+func (f *fsys) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, _ string, _ []byte) fuse.Status {
+	if isCtlFile(nodeID(in.NodeId)) {
+		return fuse.Status(syscall.EOPNOTSUPP) // cp -p, which asks for an ACL, takes the mode then
+	}
 	return fuse.EPERM
 }
 

@@ -177,6 +177,13 @@ func (c *Ctl) Load(ctx context.Context, uid uint32, r io.Reader) error {
 	})
 }
 
+// Nothing notes that a stream was opened and ended without a byte.
+func (c *Ctl) Nothing(uid uint32, op string) {
+	_ = c.run(uid, op, "", func() (Result, error) {
+		return Result{}, fmt.Errorf("nothing was written: %w", store.ErrInvalid)
+	})
+}
+
 func loaded(images []store.Loaded, err error) (Result, error) {
 	var r Result
 	for _, i := range images {
@@ -298,7 +305,8 @@ from image to image.
   echo REF > rmi                remove a name, and with the last one the image
   echo '-f REF' > rmi           the same, whatever else the image is called
   echo /abs/app.tar > load      load an archive, or an OCI layout directory
-  cp app.tar load               load an archive; cat app.tar > load does too
+  cp app.tar load               load an archive; cat app.tar > load does too. One
+                                program writes it: the first close is its end
   echo '/abs/root.tar NAME' > import
                                 make an image of a root file system; NAME may be
                                 left out; cp root.tar import makes one without
