@@ -465,6 +465,9 @@ func FuzzUnpack(f *testing.F) {
 	content["usr/big"] = content["usr/big"][:600]
 	f.Add(makeTar(f, hdrs, content))
 	f.Add(makeTar(f, []tar.Header{reg(".wh..wh..opq", 0), reg("a", 0o644), reg("a", 0o600)}, map[string][]byte{"a": []byte("x")}))
+	for _, raw := range hugeMembers(f) {
+		f.Add(raw)
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if len(raw) > 64<<10 {
 			return

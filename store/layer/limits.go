@@ -1,5 +1,7 @@
 package layer
 
+import "archive/tar"
+
 // Limits bound what one layer may be. The zero value means the defaults.
 type Limits struct {
 	Entries int   // records in the tar, 4 Mi by default
@@ -25,4 +27,14 @@ func (l Limits) withDefaults() Limits {
 		l.Sparse = DefaultSparse
 	}
 	return l
+}
+
+// check refuses a member of a tar with more content than the whole layer may
+// have, even if the layer shows nothing of it: it has to be skipped. What is said
+// of a sparse file is not what the tar has of it.
+func (l Limits) check(hdr *tar.Header) error {
+	if hdr.Size > l.Size && !isSparse(hdr) {
+		return errTooLarge("file", l.Size)
+	}
+	return nil
 }

@@ -42,6 +42,9 @@ func (r *Records) collect(ctx context.Context, next func() (*tar.Header, error),
 		if r.count++; r.count > lim.Entries {
 			return fmt.Errorf("layer of more than %d entries: %w", lim.Entries, store.ErrTooLarge)
 		}
+		if err := lim.check(hdr); err != nil {
+			return err
+		}
 		e, err := parseHeader(hdr)
 		if err != nil {
 			return err
@@ -122,8 +125,6 @@ func scanTar(ctx context.Context, p *tarPosition, lim Limits) (*Records, error) 
 				return fmt.Errorf("%.200q: %w", hdr.Name, err)
 			}
 			e.Ref, e.Blocks = refSparse|uint64(p.start), blocksOfSpans(spans)
-		case hdr.Size > lim.Size:
-			return errTooLarge("file", lim.Size)
 		case hdr.Size > 0:
 			e.Ref = uint64(p.pos)
 		}
@@ -176,7 +177,7 @@ func (p *tarPosition) Seek(off int64, whence int) (int64, error) {
 	var n int64
 	var err error
 	if s, ok := p.r.(*headerReader); ok {
-		n = s.skip(off)
+		n, err = s.skip(off)
 	} else {
 		n, err = io.CopyN(io.Discard, p.r, off)
 	}
@@ -220,10 +221,14 @@ func (h *headerReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (h *headerReader) skip(n int64) int64 {
+// skip goes n bytes on. Where there are fewer it stays, and is io.EOF.
+func (h *headerReader) skip(n int64) (int64, error) {
+	if n > h.size-h.pos {
+		return 0, io.EOF
+	}
 	h.have = h.have[min(n, int64(len(h.have))):]
 	h.pos += n
-	return n
+	return n, nil
 }
 
 // The Ref of a regular file whose records come from a tar:

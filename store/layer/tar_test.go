@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -128,12 +130,67 @@ func TestTarIsWhatIsUnpacked(t *testing.T) {
 	}
 }
 
+// hugeMember is a tar of one member that claims to have more content than can be.
+func hugeMember(t testing.TB, h tar.Header) []byte {
+	t.Helper()
+	h.Format = tar.FormatGNU
+	raw := makeTar(t, []tar.Header{h}, nil)
+	head := raw[:blockBytes]
+	copy(head[124:136], "\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff")
+	copy(head[148:156], "        ")
+	sum := 0
+	for _, c := range head {
+		sum += int(c)
+	}
+	copy(head[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	return raw
+}
+
+// hugeMembers are such tars of every kind that is not header alone.
+func hugeMembers(t testing.TB) map[string][]byte {
+	t.Helper()
+	out := map[string][]byte{}
+	for _, name := range []string{"f", ".wh.x", ".wh..wh..opq", ".wh.x/below"} {
+		out[name] = hugeMember(t, reg(name, 0o644))
+	}
+	out["of no known type"] = hugeMember(t, tar.Header{Typeflag: '8', Name: ".wh.x/below"})
+	return out
+}
+
+// A member's size is checked whatever the member means to the layer, and
+// nothing is skipped that is not there.
+func TestHugeMembers(t *testing.T) {
+	for name, raw := range hugeMembers(t) {
+		for _, c := range []struct {
+			lim  Limits
+			want error
+		}{{Limits{}, store.ErrTooLarge}, {Limits{Size: math.MaxInt64}, store.ErrCorrupt}} {
+			_, front := ScanTar(context.Background(), bytes.NewReader(raw), c.lim)
+			_, random := ScanTarAt(context.Background(), bytes.NewReader(raw), int64(len(raw)), c.lim)
+			d, err := os.Open(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, unpacked := Unpack(context.Background(), bytes.NewReader(raw), UnpackOptions{Dst: d, Split: io.Discard, Unprivileged: true, Limits: c.lim})
+			d.Close()
+			for way, err := range map[string]error{"from front to back": front, "at random": random, "unpacked": unpacked} {
+				if !errors.Is(err, c.want) {
+					t.Errorf("%s, at most %d bytes, %s: %v", name, c.lim.Size, way, err)
+				}
+			}
+		}
+	}
+}
+
 // FuzzTarInPlace reads hostile tars in place, sparse files above all, and compares with archive/tar.
 func FuzzTarInPlace(f *testing.F) {
 	for seed := range uint64(8) {
 		for _, raw := range stacks.New(seed).Tars() {
 			f.Add(raw)
 		}
+	}
+	for _, raw := range hugeMembers(f) {
+		f.Add(raw)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		lim := Limits{Sparse: 1 << 20}

@@ -92,6 +92,9 @@ func (u *unpacker) run() error {
 		if u.count++; u.count > u.lim.Entries {
 			return fmt.Errorf("layer of more than %d entries: %w", u.lim.Entries, store.ErrTooLarge)
 		}
+		if err := u.lim.check(hdr); err != nil {
+			return err
+		}
 		if err := u.entry(hdr); err != nil {
 			return err
 		}
@@ -173,9 +176,6 @@ func (u *unpacker) file(hdr *tar.Header, r *record) error {
 			return err
 		}
 	case hdr.Size > 0:
-		if hdr.Size > u.lim.Size {
-			return errTooLarge("file", u.lim.Size)
-		}
 		u.rec.flush()
 		u.rec.off = true
 		sum, err := u.copy(f.fd, hdr.Size)
