@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"imagefs/store"
 	"imagefs/store/beneath"
+	"imagefs/store/guard"
 )
 
 // Options of NewCache.
@@ -89,7 +91,10 @@ func (c *Cache) Stack(layers []*Layer) {
 						if i >= len(layers) {
 							return
 						}
-						_, _, _ = layers[i].open(c.ctx) // whoever asks for it is told
+						_ = c.guard("index", layers[i], func() error {
+							_, _, err := layers[i].open(c.ctx)
+							return err // whoever asks for it is told
+						})
 					}
 				})
 			}
@@ -102,6 +107,16 @@ func (c *Cache) Stack(layers []*Layer) {
 		}
 		l.mu.Unlock()
 	}
+}
+
+// guard runs what nobody waits for.
+func (c *Cache) guard(op string, l *Layer, do func() error) error {
+	err := guard.Run(do)
+	var p *guard.Panic
+	if errors.As(err, &p) {
+		c.log.Error("panic", "op", op, "layer", l.s.DiffID, "what", p.What, "stack", string(p.Stack))
+	}
+	return err
 }
 
 // cacheVersion is part of every name in the cache directory: what an older or
@@ -209,7 +224,7 @@ func (w *worker) run(ctx context.Context, done chan struct{}) {
 		l := w.queue[0]
 		w.queue = w.queue[1:]
 		w.mu.Unlock()
-		if err := l.Verify(ctx); err != nil && ctx.Err() == nil {
+		if err := l.c.guard("verify", l, func() error { return l.Verify(ctx) }); err != nil && ctx.Err() == nil {
 			l.c.log.Warn("a layer cannot be verified", "layer", l.s.DiffID, "err", err)
 		}
 	}

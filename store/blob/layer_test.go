@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 
 	digest "github.com/opencontainers/go-digest"
@@ -107,4 +108,44 @@ func TestBrokenBlob(t *testing.T) {
 	if _, err := l.Index(ctx); !errors.Is(err, store.ErrCorrupt) || !errors.Is(l.Err(), store.ErrCorrupt) || l.Verified() || broken != 1 {
 		t.Errorf("Index: %v, Err: %v, told %d times", err, l.Err(), broken)
 	}
+}
+
+// mistaken is a blob that what reads it is not prepared for, from a moment on.
+type mistaken struct {
+	memory
+	armed atomic.Bool
+	read  chan struct{} // a value once it has panicked
+}
+
+func (m *mistaken) ReadAt(p []byte, off int64) (int, error) {
+	if !m.armed.Load() {
+		return m.memory.ReadAt(p, off)
+	}
+	select {
+	case m.read <- struct{}{}:
+	default:
+	}
+	panic("mistake")
+}
+
+// What runs in the background does not take the process with it.
+func TestBackgroundPanics(t *testing.T) {
+	t.Parallel()
+	raw := tarOf(t, 1<<20)
+	c := NewCache(Options{Background: true})
+	defer c.Close()
+	layerOf := func() (*Layer, *mistaken) {
+		m := &mistaken{memory: memory{Reader: bytes.NewReader(raw)}, read: make(chan struct{}, 1)}
+		return c.Layer(Spec{DiffID: digest.FromBytes(raw), Size: int64(len(raw)), Open: func() (Data, error) { return m, nil }}), m
+	}
+	good, later := layerOf()
+	bad, now := layerOf()
+	now.armed.Store(true)
+	c.Stack([]*Layer{good, bad})
+	if _, err := good.Index(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-now.read // indexing
+	later.armed.Store(true)
+	<-later.read // verifying
 }

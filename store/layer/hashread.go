@@ -6,6 +6,8 @@ import (
 	"hash"
 	"io"
 	"sync/atomic"
+
+	"imagefs/store/guard"
 )
 
 const (
@@ -58,13 +60,17 @@ func newHashReader(ctx context.Context, r io.Reader, limit int64) *hashReader {
 func (h *hashReader) fill(r io.Reader, hashing chan<- *block) {
 	defer close(h.blocks)
 	defer close(hashing)
+	h.err = guard.Run(func() error { return h.read(r, hashing) })
+}
+
+// read reads the source to its end. What decompresses it may be behind r.
+func (h *hashReader) read(r io.Reader, hashing chan<- *block) error {
 	for {
 		var b *block
 		select {
 		case b = <-h.free:
 		case <-h.ctx.Done():
-			h.err = h.ctx.Err()
-			return
+			return h.ctx.Err()
 		}
 		if b.buf == nil {
 			b.buf = make([]byte, blockSize)
@@ -76,11 +82,11 @@ func (h *hashReader) fill(r io.Reader, hashing chan<- *block) {
 			hashing <- b
 			h.blocks <- b
 		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return nil
+		}
 		if err != nil {
-			if err != io.EOF && err != io.ErrUnexpectedEOF {
-				h.err = err
-			}
-			return
+			return err
 		}
 	}
 }

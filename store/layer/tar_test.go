@@ -17,6 +17,7 @@ import (
 
 	"imagefs/overlay"
 	"imagefs/store"
+	"imagefs/store/guard"
 	"imagefs/store/storetest"
 	"imagefs/store/storetest/stacks"
 )
@@ -229,4 +230,17 @@ func FuzzTarInPlace(f *testing.F) {
 			}
 		}
 	})
+}
+
+// panicReader is a decompressor with a mistake in it.
+type panicReader struct{}
+
+func (panicReader) Read([]byte) (int, error) { panic("mistake") }
+
+// The goroutine that reads ahead does not take the process with it.
+func TestStreamPanics(t *testing.T) {
+	var p *guard.Panic
+	if _, err := ScanTarStream(context.Background(), panicReader{}, Limits{}); !errors.As(err, &p) {
+		t.Errorf("a panic of the source became %v", err)
+	}
 }
