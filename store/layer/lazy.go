@@ -29,6 +29,7 @@ type Lazy struct {
 
 	mu    sync.Mutex // guards reading a directory
 	links map[uint64]overlay.Ino
+	fresh []uint64 // links of the read under way, or of one that failed
 	scan  scanner
 }
 
@@ -121,8 +122,18 @@ func (l *Lazy) Children(dir overlay.Ino) (lo, hi overlay.Ent, err error) {
 	return n.lo, n.hi, nil
 }
 
+// undo takes back what a read that failed midway has left.
+func (l *Lazy) undo() {
+	l.inodes.reset()
+	for _, ino := range l.fresh {
+		delete(l.links, ino)
+	}
+	l.fresh = l.fresh[:0]
+}
+
 // read reads a directory; l.mu is held.
 func (l *Lazy) read(dir overlay.Ino, n *lazyInode) error {
+	l.undo()
 	path := string(l.Path(nil, dir))
 	at := path
 	if at == "" {
@@ -141,7 +152,7 @@ func (l *Lazy) read(dir overlay.Ino, n *lazyInode) error {
 		return pathError("read", path, err)
 	}
 	slices.Sort(names)
-	if l.inodes.len()+len(names) > l.lim.Entries {
+	if l.ents.next()+len(names) > l.lim.Entries {
 		return fmt.Errorf("layer of more than %d entries: %w", l.lim.Entries, store.ErrTooLarge)
 	}
 	var found []lazyEntry
@@ -155,6 +166,7 @@ func (l *Lazy) read(dir overlay.Ino, n *lazyInode) error {
 		}
 	}
 	l.inodes.publish()
+	l.fresh = l.fresh[:0]
 	n.lo = overlay.Ent(l.ents.len())
 	for _, e := range found {
 		*l.ents.add() = e
@@ -195,6 +207,7 @@ func (l *Lazy) child(fd int, dir overlay.Ino, path, name string) (i overlay.Ino,
 	}
 	if !isDir && st.Nlink > 1 {
 		l.links[st.Ino] = i
+		l.fresh = append(l.fresh, st.Ino)
 	}
 	return i, 0, true, nil
 }
@@ -247,7 +260,7 @@ const growChunk = 1 << 10
 
 func (g *growing[T]) len() int { return int(g.pub.Load()) }
 
-// next is the number that add gives to the next item; for the writer.
+// next is the number that add gives to the next item, and how many were added; for the writer.
 func (g *growing[T]) next() int { return g.n }
 
 func (g *growing[T]) add() *T {
@@ -262,6 +275,13 @@ func (g *growing[T]) add() *T {
 	v := &chunks[g.n/growChunk][g.n%growChunk]
 	g.n++
 	return v
+}
+
+// reset takes back what was added and not published.
+func (g *growing[T]) reset() {
+	for ; g.n > g.len(); g.n-- {
+		clear((*g.chunks.Load())[(g.n-1)/growChunk][(g.n-1)%growChunk:][:1])
+	}
 }
 
 func (g *growing[T]) publish() { g.pub.Store(int64(g.n)) }

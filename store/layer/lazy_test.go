@@ -138,3 +138,46 @@ func TestLazyLimit(t *testing.T) {
 		t.Error("more entries than the limit")
 	}
 }
+
+// A directory that cannot be read to its end leaves nothing behind, however often somebody asks.
+func TestLazyFailsMidway(t *testing.T) {
+	dir := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 20 {
+		must(os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d", n)), nil, 0o600))
+	}
+	must(unix.Setxattr(filepath.Join(dir, "00"), "user.a", []byte("1"), 0))
+	must(os.Link(filepath.Join(dir, "00"), filepath.Join(dir, "01-linked")))
+	must(os.WriteFile(filepath.Join(dir, "zz"), nil, 0o600))
+	must(unix.Setxattr(filepath.Join(dir, "zz"), "user.long", []byte("1"), 0))
+	d, err := os.Open(dir)
+	must(err)
+	defer d.Close()
+	l, err := NewLazy(d, Limits{Entries: 30})
+	must(err)
+	buf := l.scan.buf
+	l.scan.buf = make([]byte, len("user.a\x00")) // no room for user.long: the last file is an error
+	for range 5 {
+		if _, _, err := l.Children(0); err == nil {
+			t.Fatal("an attribute that cannot be read is no error")
+		}
+		if n := l.inodes.next(); l.Inodes() != 1 || n > 22 {
+			t.Fatalf("%d inodes, %d of them can be seen", n, l.Inodes())
+		}
+	}
+	l.scan.buf = buf
+	// What the failed reads had found is not mixed up with what is there now.
+	must(os.Remove(filepath.Join(dir, "00")))
+	must(os.WriteFile(filepath.Join(dir, "00"), nil, 0o600))
+	got := dump(t, l, false)
+	fresh, err := NewLazy(d, Limits{})
+	must(err)
+	if want := dump(t, fresh, false); !slices.Equal(got[1:], want[1:]) { // the root was read before
+		t.Errorf("after errors\n%q\nwithout\n%q", got, want)
+	}
+}
