@@ -11,6 +11,7 @@ import (
 
 	"imagefs/store"
 	"imagefs/store/archive/compress"
+	"imagefs/store/layer"
 )
 
 const (
@@ -139,7 +140,7 @@ func tarError(err error, members int) error {
 func entry[T any](t *tree[T], name string, hdr *tar.Header) bool {
 	switch {
 	case name == "" || len(name) > maxName || len(hdr.Linkname) > maxName:
-	case hdr.Typeflag == tar.TypeReg && !isSparse(hdr):
+	case hdr.Typeflag == tar.TypeReg && !layer.IsSparse(hdr):
 		return false
 	case hdr.Typeflag == tar.TypeSymlink && strings.HasPrefix(hdr.Linkname, "/"), hdr.Typeflag == tar.TypeLink:
 		t.addLink(name, cleanName(hdr.Linkname))
@@ -150,15 +151,6 @@ func entry[T any](t *tree[T], name string, hdr *tar.Header) bool {
 		t.remove(name)
 	}
 	return true
-}
-
-func isSparse(hdr *tar.Header) bool {
-	for k := range hdr.PAXRecords {
-		if strings.HasPrefix(k, "GNU.sparse.") {
-			return true
-		}
-	}
-	return false
 }
 
 // member takes in one member: layers go to the store, small files to memory.

@@ -64,6 +64,12 @@ func (r *Root) wrap(op, p string, err error) error {
 	return &fs.PathError{Op: op, Path: path.Join(r.name, p), Err: err}
 }
 
+// OpenAt opens a path below a directory, through no symbolic link and not by one
+// either: with O_PATH and without O_DIRECTORY it opens the link itself. Errors are errnos.
+func OpenAt(dir int, p string, flags int) (int, error) {
+	return openat2(dir, p, flags|unix.O_NOFOLLOW, 0)
+}
+
 func (r *Root) openat2(p string, flags int, mode uint32) (int, error) {
 	return openat2(r.Fd(), p, flags, mode)
 }

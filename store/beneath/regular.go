@@ -16,7 +16,7 @@ import (
 // descriptor that is only a place (O_PATH) and then opened by that, which
 // cannot be another by then. ErrNotRegular; other errors are errnos.
 func OpenRegular(dir int, p string, flags int) (fd int, st unix.Stat_t, err error) {
-	at, err := openat2(dir, p, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	at, err := OpenAt(dir, p, unix.O_PATH)
 	if err != nil {
 		return -1, st, err
 	}
@@ -38,7 +38,7 @@ func OpenRegular(dir int, p string, flags int) (fd int, st unix.Stat_t, err erro
 		return fd, st, err
 	}
 	// There is no /proc.
-	return openAs(&st, func() (int, error) { return openat2(dir, p, flags|unix.O_NOFOLLOW, 0) })
+	return openAs(&st, func() (int, error) { return OpenAt(dir, p, flags) })
 }
 
 // OpenRegularIn opens a name in a directory that is open, for reading, in half the

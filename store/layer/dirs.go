@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"imagefs/store/beneath"
 )
 
 // maxDirs is how many directories are kept open at a time.
@@ -79,7 +81,7 @@ func (x *extractor) dir(p string) (int, error) {
 	parent, base := splitPath(p)
 	if _, near := x.dirs.get(parent); !near {
 		// One walk for all that is there already, however deep.
-		if fd, err := OpenBeneath(x.dirs.root, p, unix.O_PATH|unix.O_DIRECTORY); err == nil {
+		if fd, err := beneath.OpenAt(x.dirs.root, p, unix.O_PATH|unix.O_DIRECTORY); err == nil {
 			x.dirs.put(p, fd)
 			return fd, nil
 		}

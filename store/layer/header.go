@@ -77,7 +77,7 @@ func (r *record) setKind(hdr *tar.Header) (err error) {
 	switch hdr.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		r.Kind = overlay.File
-		r.sparse = isSparse(hdr)
+		r.sparse = IsSparse(hdr)
 		r.Blocks = blocksOf(r.Size)
 	case tar.TypeDir:
 		r.Kind, r.Size = overlay.Dir, 0
@@ -135,7 +135,9 @@ func attrOf(hdr *tar.Header) (overlay.Attr, error) {
 	return a, nil
 }
 
-func isSparse(hdr *tar.Header) bool {
+// IsSparse tells whether what the tar has of a file is not its content but pieces
+// of it: in GNU tar's old format or in one of those in PAX records.
+func IsSparse(hdr *tar.Header) bool {
 	if hdr.Typeflag == tar.TypeGNUSparse {
 		return true
 	}

@@ -33,7 +33,7 @@ func (l Limits) withDefaults() Limits {
 // have, even if the layer shows nothing of it: it has to be skipped. What is said
 // of a sparse file is not what the tar has of it.
 func (l Limits) check(hdr *tar.Header) error {
-	if hdr.Size > l.Size && !isSparse(hdr) {
+	if hdr.Size > l.Size && !IsSparse(hdr) {
 		return errTooLarge("file", l.Size)
 	}
 	return nil

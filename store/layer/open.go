@@ -12,22 +12,6 @@ import (
 	"imagefs/store/beneath"
 )
 
-const resolveBeneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
-
-// OpenBeneath opens a path below a directory, through no symbolic link and out
-// of no mount of /proc.
-func OpenBeneath(dir int, path string, flags int) (int, error) {
-	for {
-		fd, err := unix.Openat2(dir, path, &unix.OpenHow{
-			Flags:   uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW),
-			Resolve: resolveBeneath,
-		})
-		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
-			return fd, err
-		}
-	}
-}
-
 // file is a regular file of a diff directory.
 type file struct {
 	*os.File
@@ -45,7 +29,7 @@ func Open(dir *os.File, l overlay.Layer, i overlay.Ino) (store.File, error) {
 	return new(Near).Open(dir, l, i)
 }
 
-// openIn is OpenBeneath in a directory that another goroutine may close: its
+// openIn is beneath.OpenAt in a directory that another goroutine may close: its
 // descriptor is held for the call, and cannot be another file's by then.
 // os.ErrClosed if it was closed before.
 func openIn(dir *os.File, path string, flags int) (fd int, err error) {
@@ -53,7 +37,7 @@ func openIn(dir *os.File, path string, flags int) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	if cerr := c.Control(func(d uintptr) { fd, err = OpenBeneath(int(d), path, flags) }); cerr != nil {
+	if cerr := c.Control(func(d uintptr) { fd, err = beneath.OpenAt(int(d), path, flags) }); cerr != nil {
 		return -1, os.ErrClosed // there is no other reason
 	}
 	return fd, err

@@ -15,6 +15,7 @@ import (
 
 	"imagefs/overlay"
 	"imagefs/store"
+	"imagefs/store/beneath"
 )
 
 // Some drivers keep for each layer the whole tree that it and the layers below
@@ -59,7 +60,7 @@ func (t *treeLook) chdir(path string) (bool, error) {
 	if path == "" {
 		return true, nil
 	}
-	fd, err := OpenBeneath(t.root, path, unix.O_PATH|unix.O_DIRECTORY)
+	fd, err := beneath.OpenAt(t.root, path, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		if isOther(err) {
 			return false, nil
