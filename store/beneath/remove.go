@@ -20,8 +20,12 @@ func (r *Root) RemoveAll(p string) error {
 		return r.wrap("remove", p, err)
 	}
 	defer unix.Close(fd)
-	return r.wrap("remove", p, (&remover{top: -1}).remove(fd, base, 0))
+	return r.wrap("remove", p, RemoveAllAt(fd, base))
 }
+
+// RemoveAllAt is Root.RemoveAll for a name in a directory that is open; a single
+// one, and not "..". Errors are errnos.
+func RemoveAllAt(dir int, base string) error { return (&remover{top: -1}).remove(dir, base, 0) }
 
 // maxOpen is how many directories RemoveAll has open at a time.
 const maxOpen = 64

@@ -74,3 +74,30 @@ func BenchmarkUnpack(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// A diff directory of 300 directories, three deep, with 10 files each.
+func BenchmarkScan(b *testing.B) {
+	base := memoryDir(b)
+	for d := range 300 {
+		dir := filepath.Join(base, fmt.Sprintf("usr/d%02d/e%02d", d/20, d%20))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			b.Fatal(err)
+		}
+		for f := range 10 {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("file%02d", f)), nil, 0o644); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	dir, err := os.Open(base)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer dir.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Scan(context.Background(), dir, Limits{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -146,10 +146,6 @@ func (x *extractor) remove(p string) error {
 		return err
 	}
 	x.dirs.forget(p)
-	return x.removeAt(up, base, p, 0)
-}
-
-func (x *extractor) removeAt(up int, base, p string, depth int) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(up, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return pathError("stat", p, err)
@@ -160,23 +156,46 @@ func (x *extractor) removeAt(up int, base, p string, depth int) error {
 		}
 		return pathError("remove", p, unix.Unlinkat(up, base, 0))
 	}
-	fd, err := unix.Openat(up, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return pathError("open", p, err)
-	}
-	names, err := readNames(fd)
-	if err == nil {
-		for _, n := range names {
-			if err = x.removeAt(fd, n, join(p, n), depth+1); err != nil {
-				break
-			}
+	if x.spill.f != nil {
+		dir, _ := splitPath(p)
+		if err := x.spillDir(start(up, dir), base); err != nil {
+			return err
 		}
 	}
-	unix.Close(fd)
+	return pathError("remove", p, beneath.RemoveAllAt(up, base))
+}
+
+// spillDir is spillFile for all files below a directory of up.
+func (x *extractor) spillDir(up *place, base string) error {
+	d, err := up.open(base)
 	if err != nil {
-		return err
+		return pathError("open", join(up.path, base), err)
 	}
-	return pathError("remove", p, unix.Unlinkat(up, base, unix.AT_REMOVEDIR))
+	defer d.close()
+	names, err := readNames(d.fd)
+	if err != nil {
+		return pathError("read", d.path, err)
+	}
+	for _, name := range names {
+		p := join(d.path, name)
+		fd, err := d.at()
+		if err != nil {
+			return pathError("open", d.path, err)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return pathError("stat", p, err)
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			err = x.spillDir(d, name)
+		} else {
+			err = x.spillFile(fd, name, p, &st)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // spillFile saves the content of a file that is about to be removed and that the tar-split names.

@@ -69,7 +69,7 @@ func ScanFixed(ctx context.Context, dir *os.File, form Form, fix func(*overlay.E
 	if err := s.add("", fdPath(int(dir.Fd()))+"/.", int(dir.Fd()), &st); err != nil {
 		return nil, err
 	}
-	if err := s.dir(int(dir.Fd()), "", 0); err != nil {
+	if err := s.dir(start(int(dir.Fd()), "")); err != nil {
 		return nil, err
 	}
 	return s.b, nil
@@ -91,27 +91,35 @@ func newScanner(ctx context.Context, form Form, lim Limits) *scanner {
 	return &scanner{ctx: ctx, b: overlay.NewBuilder(), form: form, lim: lim.withDefaults(), links: map[uint64]string{}, buf: make([]byte, 64<<10)}
 }
 
-func (s *scanner) dir(fd int, path string, depth int) error {
+// dir takes what is in a directory that was just opened, and below.
+func (s *scanner) dir(d *place) error {
 	if err := s.ctx.Err(); err != nil {
 		return err
 	}
-	if depth > 2048 {
-		return fmt.Errorf("%.200q is %d directories deep: %w", path, depth, store.ErrTooLarge)
+	if d.depth > 2048 {
+		return fmt.Errorf("%.200q is %d directories deep: %w", d.path, d.depth, store.ErrTooLarge)
 	}
-	names, err := readNames(fd)
+	names, err := readNames(d.fd)
 	if err != nil {
-		return pathError("read", path, err)
+		return pathError("read", d.path, err)
 	}
 	for _, name := range names {
 		if s.count++; s.count > s.lim.Entries {
 			return fmt.Errorf("layer of more than %d entries: %w", s.lim.Entries, store.ErrTooLarge)
 		}
-		if done, err := s.whiteout(path, name); err != nil {
+		if done, err := s.whiteout(d.path, name); err != nil {
 			return err
 		} else if done {
 			continue
 		}
-		p := join(path, name)
+		p := join(d.path, name)
+		fd, err := d.at()
+		if err != nil {
+			if errors.Is(err, unix.ENOENT) {
+				return nil // the layer is being removed
+			}
+			return pathError("open", d.path, err)
+		}
 		var st unix.Stat_t
 		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			if errors.Is(err, unix.ENOENT) {
@@ -128,15 +136,15 @@ func (s *scanner) dir(fd int, path string, depth int) error {
 		if uint64(st.Dev) != s.dev {
 			continue // something is mounted here; it is not the layer's
 		}
-		sub, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		sub, err := d.open(name)
 		if err != nil {
 			return pathError("open", p, err)
 		}
-		err = s.add(p, fdPath(sub)+"/.", sub, &st)
+		err = s.add(p, fdPath(sub.fd)+"/.", sub.fd, &st)
 		if err == nil {
-			err = s.dir(sub, p, depth+1)
+			err = s.dir(sub)
 		}
-		unix.Close(sub)
+		sub.close()
 		if err != nil {
 			return err
 		}

@@ -131,7 +131,7 @@ func ScanTree(ctx context.Context, dir, parent *os.File, fix func(*overlay.Entry
 		}
 	}
 	d.dev, d.old.dev = uint64(now.Dev), uint64(was.Dev)
-	if err := d.both("", int(dir.Fd()), int(parent.Fd()), &now, &was, 0); err != nil {
+	if err := d.both(start(int(dir.Fd()), ""), start(int(parent.Fd()), ""), &now, &was); err != nil {
 		return nil, err
 	}
 	return d.b, nil
@@ -143,32 +143,45 @@ type differ struct {
 	old *scanner
 }
 
-// both compares two open directories at one path and adds what differs.
-func (d *differ) both(path string, fd, was int, st, wasSt *unix.Stat_t, depth int) error {
-	changed, err := d.names(path, fd, was, depth)
+// both compares two directories at one path, just opened, and adds what differs.
+func (d *differ) both(now, was *place, st, wasSt *unix.Stat_t) error {
+	changed, err := d.names(now, was)
 	if err != nil {
 		return err
 	}
-	same, err := d.same(path, fdPath(fd)+"/.", fdPath(was)+"/.", fd, was, st, wasSt)
-	if err != nil || same && !changed && path != "" {
+	fd, wasFd, err := d.at(now, was)
+	if err != nil {
 		return err
 	}
-	return d.add(path, fdPath(fd)+"/.", fd, st)
+	same, err := d.same(now.path, fdPath(fd)+"/.", fdPath(wasFd)+"/.", fd, wasFd, st, wasSt)
+	if err != nil || same && !changed && now.path != "" {
+		return err
+	}
+	return d.add(now.path, fdPath(fd)+"/.", fd, st)
+}
+
+// at returns the descriptors of two directories at one path.
+func (d *differ) at(now, was *place) (fd, wasFd int, err error) {
+	if fd, err = now.at(); err == nil {
+		wasFd, err = was.at()
+	}
+	return fd, wasFd, pathError("open", now.path, err)
 }
 
 // names compares the names in two directories.
-func (d *differ) names(path string, fd, was int, depth int) (changed bool, err error) {
+func (d *differ) names(at, was *place) (changed bool, err error) {
+	path := at.path
 	if err := d.ctx.Err(); err != nil {
 		return false, err
 	}
-	if depth > 2048 {
-		return false, fmt.Errorf("%.200q is %d directories deep: %w", path, depth, store.ErrTooLarge)
+	if at.depth > 2048 {
+		return false, fmt.Errorf("%.200q is %d directories deep: %w", path, at.depth, store.ErrTooLarge)
 	}
-	now, err := readNames(fd)
+	now, err := readNames(at.fd)
 	if err != nil {
 		return false, pathError("read", path, err)
 	}
-	old, err := readNames(was)
+	old, err := readNames(was.fd)
 	if err != nil {
 		return false, pathError("read", path, err)
 	}
@@ -187,7 +200,7 @@ func (d *differ) names(path string, fd, was int, depth int) (changed bool, err e
 	}
 	for _, name := range now {
 		_, had := slices.BinarySearch(old, name)
-		c, err := d.name(path, name, fd, was, had, depth)
+		c, err := d.name(at, was, name, had)
 		if err != nil {
 			return true, err
 		}
@@ -197,8 +210,12 @@ func (d *differ) names(path string, fd, was int, depth int) (changed bool, err e
 }
 
 // name takes one name of a directory, which the old one may have had.
-func (d *differ) name(path, name string, fd, was int, had bool, depth int) (changed bool, err error) {
-	p := join(path, name)
+func (d *differ) name(at, oldAt *place, name string, had bool) (changed bool, err error) {
+	p := join(at.path, name)
+	fd, was, err := d.at(at, oldAt)
+	if err != nil {
+		return false, err
+	}
 	var st, old unix.Stat_t
 	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return false, pathError("stat", p, err)
@@ -221,27 +238,23 @@ func (d *differ) name(path, name string, fd, was int, had bool, depth int) (chan
 		}
 		return true, d.add(p, procPath(fd, name), fd, &st)
 	}
-	sub, err := openDirAt(fd, name)
+	sub, err := at.open(name)
 	if err != nil {
 		return false, pathError("open", p, err)
 	}
-	defer unix.Close(sub)
+	defer sub.close()
 	if !had || old.Mode&unix.S_IFMT != unix.S_IFDIR {
-		if err := d.add(p, fdPath(sub)+"/.", sub, &st); err != nil {
+		if err := d.add(p, fdPath(sub.fd)+"/.", sub.fd, &st); err != nil {
 			return true, err
 		}
-		return true, d.dir(sub, p, depth+1)
+		return true, d.dir(sub)
 	}
-	oldSub, err := openDirAt(was, name)
+	oldSub, err := oldAt.open(name)
 	if err != nil {
 		return false, pathError("open", p, err)
 	}
-	defer unix.Close(oldSub)
-	return false, d.both(p, sub, oldSub, &st, &old, depth+1)
-}
-
-func openDirAt(dir int, name string) (int, error) {
-	return unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	defer oldSub.close()
+	return false, d.both(sub, oldSub, &st, &old)
 }
 
 // same tells whether two inodes at one path are the same to a reader, their
