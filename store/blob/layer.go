@@ -227,7 +227,7 @@ func (l *Layer) scan(ctx context.Context) (*layer.Records, error) {
 func (l *Layer) loadCompressed(ctx context.Context) (*layer.Records, error) {
 	s := l.early
 	if s == nil {
-		s = l.keptStream()
+		s = l.keptStream(ctx)
 	}
 	if s != nil {
 		l.tar = s
@@ -330,7 +330,7 @@ func (l *Layer) cheap() bool {
 		return true
 	}
 	if l.early == nil {
-		l.early = l.keptStream()
+		l.early = l.keptStream(context.Background())
 	}
 	return l.early != nil
 }

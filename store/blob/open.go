@@ -35,7 +35,7 @@ func (c *Cache) OpenStream(ctx context.Context, src io.ReaderAt, size int64, ori
 	}
 	name := fileName("stream", origin)
 	if origin != "" {
-		if s := c.keptStream(src, size, form, name); s != nil {
+		if s := c.keptStream(ctx, src, size, form, name); s != nil {
 			return &Stream{s}, s.ix.contents, nil
 		}
 	}

@@ -24,6 +24,8 @@ type pass struct {
 	x    *indexer
 	in   *hashedBlob
 
+	groups []group // of zstd
+
 	mu    sync.Mutex // held during a Read
 	rest  []byte
 	err   error
@@ -76,10 +78,11 @@ func (c *Cache) newPass(ctx context.Context, src io.ReaderAt, size int64, form f
 			}
 		}
 	case zstandard:
-		groups, big, err := zstdGroups(src, size)
+		groups, big, err := zstdGroups(ctx, src, size)
 		if err != nil {
 			return nil, err
 		}
+		p.groups = groups
 		d, err := newZstdDecoder(p.in, groups)
 		if err != nil {
 			return nil, err
@@ -158,7 +161,7 @@ func (p *pass) stream(c *Cache, src io.ReaderAt, form format, name string, raw [
 	if keep {
 		c.keep(name, raw)
 	}
-	s := &stream{pages: c.pages, src: src, size: p.in.size, form: form, ix: ix}
+	s := &stream{pages: c.pages, src: src, size: p.in.size, form: form, ix: ix, groups: p.groups}
 	if p.spill != nil {
 		p.spill.commit()
 		p.spill = nil
@@ -169,7 +172,7 @@ func (p *pass) stream(c *Cache, src io.ReaderAt, form format, name string, raw [
 
 // keptStream opens what an earlier pass has kept; nil if there is nothing, or
 // data is missing without which reads would take too long.
-func (c *Cache) keptStream(src io.ReaderAt, size int64, form format, name string) *stream {
+func (c *Cache) keptStream(ctx context.Context, src io.ReaderAt, size int64, form format, name string) *stream {
 	r := c.dir()
 	if r == nil {
 		return nil
@@ -187,7 +190,7 @@ func (c *Cache) keptStream(src io.ReaderAt, size int64, form format, name string
 	}
 	s := &stream{pages: c.pages, src: src, size: size, form: form, ix: ix}
 	if form == zstandard {
-		groups, big, err := zstdGroups(src, size)
+		groups, big, err := zstdGroups(ctx, src, size)
 		if err != nil {
 			return nil
 		}

@@ -17,18 +17,18 @@ import (
 // those before it, from the nearest point; the decoder stays for the next read,
 // which is the next page as a rule. One goroutine decompresses at a time.
 type stream struct {
-	pages *pageCache
-	src   io.ReaderAt
-	size  int64
-	form  format
-	ix    *seekIndex
+	pages  *pageCache
+	src    io.ReaderAt
+	size   int64
+	form   format
+	ix     *seekIndex
+	groups []group // of zstd
 
-	mu     sync.Mutex // guards what follows
-	groups []group    // of zstd
-	spill  *os.File   // all output, if starting over would take too long
-	dec    decoder
-	pos    int64  // of the output that dec gives next
-	rest   []byte // output before pos that was not used yet
+	mu    sync.Mutex // guards what follows
+	spill *os.File   // all output, if starting over would take too long
+	dec   decoder
+	pos   int64  // of the output that dec gives next
+	rest  []byte // output before pos that was not used yet
 }
 
 // Size implements body.
@@ -149,11 +149,6 @@ func (s *stream) seek(off int64) error {
 		}
 		s.dec = gzipDecoder{z}
 	case zstandard:
-		if s.groups == nil {
-			if s.groups, _, err = zstdGroups(s.src, s.size); err != nil {
-				return err
-			}
-		}
 		i := 0
 		for i < len(s.groups) && s.groups[i].off < p.In/8 {
 			i++

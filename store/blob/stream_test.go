@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -324,13 +325,49 @@ func FuzzSeekIndex(f *testing.F) {
 	})
 }
 
+// manyFrames is a blob of frames to be skipped, a byte in each.
+type manyFrames struct {
+	reads int
+	until int // reads; then stop is called
+	stop  func()
+}
+
+func (m *manyFrames) ReadAt(p []byte, off int64) (int, error) {
+	if m.reads++; m.reads == m.until {
+		m.stop()
+	}
+	const frame = "\x50\x2a\x4d\x18\x01\x00\x00\x00x"
+	n := copy(p, frame[off%int64(len(frame)):])
+	for n < len(p) {
+		n += copy(p[n:], frame)
+	}
+	return n, nil
+}
+
+// Frames of nothing are read many at a time, up to a limit, and somebody can stop it.
+func TestManyFrames(t *testing.T) {
+	const n = 1 << 20
+	m := &manyFrames{}
+	if groups, big, err := zstdGroups(ctx, m, 9*n); err != nil || big || len(groups) != 1 || m.reads > 9*n/2048 {
+		t.Errorf("%d groups of %d frames, %t, in %d reads: %v", len(groups), n, big, m.reads, err)
+	}
+	if _, _, err := zstdGroups(ctx, &manyFrames{}, 9*(maxFrames+1)); !errors.Is(err, store.ErrTooLarge) {
+		t.Errorf("one frame more than may be: %v", err)
+	}
+	stopped, stop := context.WithCancel(ctx)
+	m = &manyFrames{until: 10, stop: stop}
+	if _, _, err := zstdGroups(stopped, m, 9*n); !errors.Is(err, context.Canceled) || m.reads != 10 {
+		t.Errorf("stopped in read 10, it made %d: %v", m.reads, err)
+	}
+}
+
 // FuzzZstdFrames measures hostile frames.
 func FuzzZstdFrames(f *testing.F) {
 	for _, name := range []string{"zstd", "zstd stream", "zstd chunks", "zstd skippable"} {
 		f.Add(packers[name]([]byte("some text, and some more of it")))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		groups, _, err := zstdGroups(bytes.NewReader(b), int64(len(b)))
+		groups, _, err := zstdGroups(ctx, bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			if !errors.Is(err, store.ErrCorrupt) {
 				t.Fatal(err)

@@ -60,11 +60,11 @@ func (l *Layer) wasVerified() bool {
 
 // keptStream returns the layer's tar by the seek index that an earlier pass has
 // kept. Its pages were verified; the blob may still be another than it was.
-func (l *Layer) keptStream() *stream {
+func (l *Layer) keptStream(ctx context.Context) *stream {
 	if !l.keeps() {
 		return nil
 	}
-	s := l.c.keptStream(l.data, l.s.Size, l.form, l.seekName())
+	s := l.c.keptStream(ctx, l.data, l.s.Size, l.form, l.seekName())
 	if s != nil && l.wasVerified() {
 		l.verified.Store(true)
 	}

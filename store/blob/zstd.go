@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -25,9 +26,51 @@ const (
 // group is frames of a zstd blob that follow each other. Decompression can start at each group.
 type group struct{ off, end int64 }
 
+// maxFrames bounds the frames of a blob. The most that an honest one has are those
+// of zstd:chunked: two for each file, header and content, and one more for each
+// piece of some 64 KiB, which is 12 Mi for a layer at its limits. A frame can be 8
+// bytes of nothing, and all have to be found each time that the blob is opened.
+const maxFrames = 16 << 20
+
+// frameReader reads headers of frames and of their blocks: a page of the blob at a
+// time, because they may lie 3 bytes apart, and no more, because they may not.
+type frameReader struct {
+	ctx  context.Context
+	r    io.ReaderAt
+	size int64
+	buf  [4096]byte
+	at   int64 // of what is in buf
+	n    int64
+}
+
+// read returns n bytes at an offset, valid until the next call.
+func (f *frameReader) read(off, n int64) ([]byte, error) {
+	if off+n > f.size {
+		return nil, classify(io.ErrUnexpectedEOF)
+	}
+	if off < f.at || off+n > f.at+f.n {
+		if err := f.ctx.Err(); err != nil {
+			return nil, err
+		}
+		f.at, f.n = off, 0
+		want := min(int64(len(f.buf)), f.size-off)
+		m, err := f.r.ReadAt(f.buf[:want], off)
+		if int64(m) < n {
+			if err == io.EOF {
+				err = fmt.Errorf("the file became shorter: %w", store.ErrGone)
+			}
+			return nil, err
+		}
+		f.n = int64(m)
+	}
+	return f.buf[off-f.at:][:n], nil
+}
+
 // zstdGroups finds the frames of a zstd blob (RFC 8878, 3) by the sizes in their
 // headers. big tells that a group may give too much output to start over at it.
-func zstdGroups(r io.ReaderAt, size int64) (groups []group, big bool, err error) {
+// store.ErrTooLarge if there are more than maxFrames.
+func zstdGroups(ctx context.Context, r io.ReaderAt, size int64) (groups []group, big bool, err error) {
+	f := &frameReader{ctx: ctx, r: r, size: size}
 	var out int64 // at most, of the group under way
 	start := int64(0)
 	at := int64(0)
@@ -37,8 +80,11 @@ func zstdGroups(r io.ReaderAt, size int64) (groups []group, big bool, err error)
 			start, out = at, 0
 		}
 	}
-	for at < size {
-		n, frameOut, err := zstdFrame(r, at, size)
+	for frames := 0; at < size; {
+		if frames++; frames > maxFrames {
+			return nil, false, fmt.Errorf("zstd data of more than %d frames: %w", maxFrames, store.ErrTooLarge)
+		}
+		n, frameOut, err := f.frame(at)
 		if err != nil {
 			return nil, false, err
 		}
@@ -60,27 +106,15 @@ func zstdGroups(r io.ReaderAt, size int64) (groups []group, big bool, err error)
 	return groups, big, nil
 }
 
-// zstdFrame measures one frame: its bytes, and the most that can come out of it.
-func zstdFrame(r io.ReaderAt, at, size int64) (n, out int64, err error) {
-	var b [18]byte
-	read := func(off int64, n int) error {
-		if off+int64(n) > size {
-			return classify(io.ErrUnexpectedEOF)
-		}
-		if m, err := r.ReadAt(b[:n], off); m < n {
-			if err == io.EOF {
-				err = fmt.Errorf("the file became shorter: %w", store.ErrGone)
-			}
-			return err
-		}
-		return nil
-	}
-	if err := read(at, 5); err != nil {
+// frame measures one frame: its bytes, and the most that can come out of it.
+func (f *frameReader) frame(at int64) (n, out int64, err error) {
+	b, err := f.read(at, 5)
+	if err != nil {
 		return 0, 0, err
 	}
-	switch magic := binary.LittleEndian.Uint32(b[:]); {
+	switch magic := binary.LittleEndian.Uint32(b); {
 	case magic&^0xf == skipMagic:
-		if err := read(at, 8); err != nil {
+		if b, err = f.read(at, 8); err != nil {
 			return 0, 0, err
 		}
 		return 8 + int64(binary.LittleEndian.Uint32(b[4:])), 0, nil
@@ -107,7 +141,7 @@ func zstdFrame(r io.ReaderAt, at, size int64) (n, out int64, err error) {
 		n += 8
 	}
 	for last := false; !last; {
-		if err := read(at+n, 3); err != nil {
+		if b, err = f.read(at+n, 3); err != nil {
 			return 0, 0, err
 		}
 		h := uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16
