@@ -56,7 +56,7 @@ type Layer struct {
 	data   Data
 	form   format
 	tar    body
-	early  *stream // tar as it was kept, before the index is asked for
+	stream *stream // the tar of a compressed blob
 	index  *layer.Mapped
 	raw    []byte // the index as it is to be kept; nil once it is
 	marked bool   // it is kept that the bytes were verified
@@ -225,12 +225,11 @@ func (l *Layer) scan(ctx context.Context) (*layer.Records, error) {
 // loadCompressed gets the seek index of a compressed layer. If that takes
 // reading it, it is verified, and its records come with it.
 func (l *Layer) loadCompressed(ctx context.Context) (*layer.Records, error) {
-	s := l.early
-	if s == nil {
-		s = l.keptStream(ctx)
+	if l.stream == nil {
+		l.stream = l.keptStream(ctx)
 	}
-	if s != nil {
-		l.tar = s
+	if l.stream != nil {
+		l.tar = l.stream
 		return nil, nil
 	}
 	alg := digest.SHA256
@@ -259,9 +258,10 @@ func (l *Layer) loadCompressed(ctx context.Context) (*layer.Records, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.tar, err = p.stream(l.c, l.data, l.form, l.seekName(), raw, l.keeps()); err != nil {
+	if l.stream, err = p.stream(l.c, l.data, l.form, l.seekName(), raw, l.keeps()); err != nil {
 		return nil, err
 	}
+	l.tar = l.stream
 	l.verified.Store(true)
 	return t.Records, nil
 }
@@ -329,18 +329,18 @@ func (l *Layer) cheap() bool {
 	if l.form == uncompressed {
 		return true
 	}
-	if l.early == nil {
-		l.early = l.keptStream(context.Background())
+	if l.stream == nil {
+		l.stream = l.keptStream(context.Background())
 	}
-	return l.early != nil
+	return l.stream != nil
 }
 
 // Close lets go of the blob. Reads after it fail. What came from the index stays valid.
 func (l *Layer) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s, ok := l.tar.(*stream); ok {
-		s.close()
+	if l.stream != nil {
+		l.stream.close()
 	}
 	if l.data != nil {
 		l.data.Close()

@@ -22,8 +22,9 @@ func IsCompressed(r io.ReaderAt, size int64) (bool, error) {
 
 // OpenStream makes a compressed file readable at random. If it was not seen
 // before, all of it goes through first, whose result, at most 64 MiB, is kept
-// and returned with the stream then and whenever the file is opened again.
-// origin names the bytes as Spec.Origin does; without it nothing is kept.
+// and returned with the stream then and whenever the file is opened again. It is
+// valid until the stream is closed. origin names the bytes as Spec.Origin does;
+// without it nothing is kept.
 func (c *Cache) OpenStream(ctx context.Context, src io.ReaderAt, size int64, origin string,
 	first func(io.Reader) ([]byte, error)) (s *Stream, result []byte, err error) {
 	form, err := formatOf(src, size)
@@ -61,5 +62,5 @@ func (c *Cache) OpenStream(ctx context.Context, src io.ReaderAt, size int64, ori
 	return &Stream{st}, result, nil
 }
 
-// Close frees what the stream holds. Reads after it may fail.
+// Close frees what the stream holds, its result too. Reads after it fail.
 func (s *Stream) Close() { s.close() }

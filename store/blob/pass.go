@@ -189,17 +189,23 @@ func (c *Cache) keptStream(ctx context.Context, src io.ReaderAt, size int64, for
 		return nil
 	}
 	s := &stream{pages: c.pages, src: src, size: size, form: form, ix: ix}
-	if form == zstandard {
-		groups, big, err := zstdGroups(ctx, src, size)
-		if err != nil {
-			return nil
-		}
-		s.groups = groups
-		if big {
-			if s.spill = c.openSpill(name); s.spill == nil && c.opts.Disk >= ix.tarSize {
-				return nil
-			}
-		}
+	if form == zstandard && !c.prepareZstd(ctx, s, name) {
+		s.close()
+		return nil
 	}
 	return s
+}
+
+// prepareZstd finds where reads of a kept stream can start; false if it is of no use.
+func (c *Cache) prepareZstd(ctx context.Context, s *stream, name string) bool {
+	groups, big, err := zstdGroups(ctx, s.src, s.size)
+	if err != nil {
+		return false
+	}
+	s.groups = groups
+	if big {
+		s.spill = c.openSpill(name)
+		return s.spill != nil || c.opts.Disk < s.ix.tarSize
+	}
+	return true
 }

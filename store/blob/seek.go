@@ -33,6 +33,15 @@ type seekIndex struct {
 	mapped                           []byte // what to unmap; nil if it lies in memory
 }
 
+// close unmaps what the index lies in. Only its sizes may be used afterwards.
+func (x *seekIndex) close() {
+	x.points, x.pages, x.windows, x.contents = nil, nil, nil, nil
+	if x.mapped != nil {
+		_ = unix.Munmap(x.mapped)
+		x.mapped = nil
+	}
+}
+
 const (
 	seekMagic  = "imgseek\x00"
 	seekFormat = 1

@@ -24,11 +24,12 @@ type stream struct {
 	ix     *seekIndex
 	groups []group // of zstd
 
-	mu    sync.Mutex // guards what follows
-	spill *os.File   // all output, if starting over would take too long
-	dec   decoder
-	pos   int64  // of the output that dec gives next
-	rest  []byte // output before pos that was not used yet
+	mu     sync.Mutex // guards what follows, and what ix has mapped
+	spill  *os.File   // all output, if starting over would take too long
+	dec    decoder
+	pos    int64  // of the output that dec gives next
+	rest   []byte // output before pos that was not used yet
+	closed bool
 }
 
 // Size implements body.
@@ -80,6 +81,9 @@ func (s *stream) page(n int64) ([]byte, error) {
 
 // load gets a page, and puts it into the cache with those that come on the way; s.mu is held.
 func (s *stream) load(n int64) ([]byte, error) {
+	if s.closed {
+		return nil, fmt.Errorf("read compressed data: %w", os.ErrClosed)
+	}
 	start := n * pageSize
 	if s.spill != nil {
 		b := make([]byte, min(pageSize, s.ix.tarSize-start))
@@ -214,9 +218,11 @@ func (s *stream) drop() {
 	s.pos, s.rest = 0, nil
 }
 
-// close frees everything. Reads after it may fail.
+// close frees everything. It waits for a read; those after it fail.
 func (s *stream) close() {
 	s.mu.Lock()
+	s.closed = true
+	s.ix.close()
 	s.drop()
 	if s.spill != nil {
 		s.spill.Close()

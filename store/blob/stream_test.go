@@ -10,8 +10,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	digest "github.com/opencontainers/go-digest"
@@ -221,6 +224,94 @@ func TestKeptFiles(t *testing.T) {
 		}
 		if name == "gzip 6" && !errors.Is(err, store.ErrCorrupt) {
 			t.Errorf("%s: a damaged blob with a good index: %v", name, err)
+		}
+	}
+}
+
+// mapped lists the files below a directory that this process has mapped, each once for each map.
+func mapped(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if i := strings.Index(line, dir); i >= 0 {
+			names = append(names, strings.TrimSpace(line[i:]))
+		}
+	}
+	return names
+}
+
+// A seek index is unmapped with what needs it, and reads from then on fail.
+func TestSeekIndexIsUnmapped(t *testing.T) {
+	raw := tarOf(t, 18<<20)
+	for name, pack := range map[string]func([]byte) []byte{"gzip": gzipLevel(1), "zstd": zstdStream} {
+		blob, dir := pack(raw), t.TempDir()
+		open := func() *Layer {
+			return stack(NewCache(Options{Dir: dir, Memory: 1}), [][]byte{raw}, func([]byte) []byte { return blob })[0]
+		}
+		first := open()
+		if _, err := first.Index(ctx); err != nil {
+			t.Fatal(err)
+		}
+		first.Close()
+		if m := mapped(t, dir); len(m) != 0 {
+			t.Errorf("%s: before anything was kept: %q", name, m)
+		}
+		l := open()
+		if l.Size() < 0 || len(mapped(t, dir)) != 2 {
+			t.Errorf("%s: %d bytes, with the maps %q", name, l.Size(), mapped(t, dir))
+		}
+		f, err := l.Tar(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var reads sync.WaitGroup
+		for g := range 2 {
+			reads.Go(func() {
+				for n := 0; ; n++ {
+					off := (n*7 + g*3) % 60 * pageSize
+					if _, err := f.ReadAt(make([]byte, 100), int64(off)); err != nil {
+						if !errors.Is(err, os.ErrClosed) {
+							t.Errorf("%s: read of a closed layer: %v", name, err)
+						}
+						return
+					}
+				}
+			})
+		}
+		time.Sleep(10 * time.Millisecond)
+		l.Close()
+		reads.Wait()
+		if m := mapped(t, dir); len(m) != 1 {
+			t.Errorf("%s: after Close, %q", name, m)
+		}
+		if l.Err() != nil {
+			t.Errorf("%s: a closed layer is broken: %v", name, l.Err())
+		}
+		// What was never asked for its index, but for its size.
+		index := mapped(t, dir)
+		l = open()
+		if !l.cheap() || len(mapped(t, dir)) != len(index)+1 {
+			t.Errorf("%s: %q", name, mapped(t, dir))
+		}
+		l.Close()
+		// Without what it needs a kept index is of no use.
+		files, err := filepath.Glob(dir + "/*" + spillSuffix)
+		if err != nil || len(files) != map[string]int{"gzip": 0, "zstd": 1}[name] {
+			t.Fatal(files, err)
+		}
+		for _, f := range files {
+			if err := os.Remove(f); err != nil {
+				t.Fatal(err)
+			}
+			if l := open(); l.cheap() {
+				t.Errorf("%s: it can be read without %s", name, f)
+			}
+		}
+		if m := mapped(t, dir); !slices.Equal(m, index) {
+			t.Errorf("%s: in the end %q", name, m)
 		}
 	}
 }
