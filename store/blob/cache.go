@@ -92,7 +92,7 @@ func (c *Cache) Stack(layers []*Layer) {
 							return
 						}
 						_ = c.guard("index", layers[i], func() error {
-							_, _, err := layers[i].open(c.ctx)
+							_, err := layers[i].open(c.ctx)
 							return err // whoever asks for it is told
 						})
 					}
@@ -101,11 +101,7 @@ func (c *Cache) Stack(layers []*Layer) {
 		})
 	}
 	for _, l := range layers {
-		l.mu.Lock()
-		if l.ahead == nil {
-			l.ahead = ahead
-		}
-		l.mu.Unlock()
+		l.ahead.CompareAndSwap(nil, &ahead)
 	}
 }
 
@@ -224,7 +220,7 @@ func (w *worker) run(ctx context.Context, done chan struct{}) {
 		l := w.queue[0]
 		w.queue = w.queue[1:]
 		w.mu.Unlock()
-		if err := l.c.guard("verify", l, func() error { return l.Verify(ctx) }); err != nil && ctx.Err() == nil {
+		if err := l.c.guard("verify", l, func() error { return l.Verify(ctx) }); err != nil && ctx.Err() == nil && l.life.Err() == nil {
 			l.c.log.Warn("a layer cannot be verified", "layer", l.s.DiffID, "err", err)
 		}
 	}

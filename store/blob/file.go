@@ -35,10 +35,11 @@ func (f *file) Close() error { return nil }
 
 // Open implements store.Layer.
 func (l *Layer) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
-	m, t, err := l.open(ctx)
+	o, err := l.open(ctx)
 	if err != nil {
 		return nil, err
 	}
+	m, t := o.index, o.tar
 	if int(i) >= m.Inodes() || m.Stat(i).Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, fmt.Errorf("inode %d of layer %s is no regular file: %w", i, l.name(), store.ErrInvalid)
 	}
@@ -66,18 +67,18 @@ func (l *Layer) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
 
 // TarSize implements store.Layer.
 func (l *Layer) TarSize(ctx context.Context) (int64, error) {
-	_, t, err := l.open(ctx)
+	o, err := l.open(ctx)
 	if err != nil {
 		return 0, err
 	}
-	return t.Size(), nil
+	return o.tar.Size(), nil
 }
 
 // Tar implements store.Layer.
 func (l *Layer) Tar(ctx context.Context) (store.File, error) {
-	_, t, err := l.open(ctx)
+	o, err := l.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &file{t, l}, nil
+	return &file{o.tar, l}, nil
 }

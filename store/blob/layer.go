@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -51,16 +52,29 @@ type Layer struct {
 
 	broken   atomic.Pointer[error]
 	verified atomic.Bool
+	opened   atomic.Pointer[opened] // once there is an index
+	ahead    atomic.Pointer[func()] // starts on the layers that go with this one
 
-	mu     sync.Mutex // guards what follows; held while an index is built
-	data   Data
-	form   format
-	tar    body
-	stream *stream // the tar of a compressed blob
-	index  *layer.Mapped
-	raw    []byte // the index as it is to be kept; nil once it is
-	marked bool   // it is kept that the bytes were verified
-	ahead  func() // starts on the layers that go with this one
+	life context.Context // ends with Close
+	end  context.CancelFunc
+
+	slow     chan struct{} // closed once somebody has had to read the whole blob, or one below, for the index
+	slowOnce sync.Once
+
+	lock    lock // guards what follows; held while the index is built
+	data    Data
+	form    format // and data are not changed any more once the layer is opened
+	tar     body
+	stream  *stream        // the tar of a compressed blob
+	records *layer.Records // of the tar, if what is below was missing to make an index of them
+	raw     []byte         // the index as it is to be kept; nil once it is
+	marked  bool           // it is kept that the bytes were verified
+}
+
+// opened is a layer that can be read. Immutable.
+type opened struct {
+	index *layer.Mapped
+	tar   body
 }
 
 // body is an uncompressed tar, read at random.
@@ -76,7 +90,8 @@ var (
 
 // Layer makes a layer. Nothing is read yet.
 func (c *Cache) Layer(s Spec) *Layer {
-	l := &Layer{c: c, s: s, key: fileName("key", s.Origin, string(s.ChainID), string(s.Blob))}
+	l := &Layer{c: c, s: s, key: fileName("key", s.Origin, string(s.ChainID), string(s.Blob)), slow: make(chan struct{}), lock: newLock()}
+	l.life, l.end = context.WithCancel(context.Background())
 	if s.Err != nil {
 		l.broken.Store(&s.Err)
 	}
@@ -137,76 +152,133 @@ func (l *Layer) name() digest.Digest {
 
 // Index implements store.Layer.
 func (l *Layer) Index(ctx context.Context) (overlay.Layer, error) {
-	m, _, err := l.open(ctx)
+	o, err := l.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return m.Index, nil
+	return o.index.Index, nil
 }
 
 // open returns the layer's index and its tar.
-func (l *Layer) open(ctx context.Context) (*layer.Mapped, body, error) {
+func (l *Layer) open(ctx context.Context) (*opened, error) {
 	if err := l.Err(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.index == nil {
-		if l.ahead != nil {
-			l.ahead()
-		}
-		if err := l.load(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil, nil, ctx.Err()
-			}
-			return nil, nil, l.fail(err)
-		}
-		if l.c.opts.Background && !l.verified.Load() {
-			l.c.work.add(l)
-		}
+	if o := l.opened.Load(); o != nil {
+		return o, nil
 	}
-	return l.index, l.tar, nil
+	if ahead := l.ahead.Load(); ahead != nil {
+		(*ahead)()
+	}
+	o, err := l.build(ctx, false)
+	if err != nil && ctx.Err() == nil {
+		err = l.fail(err)
+	}
+	return o, err
 }
 
-// load opens the blob and gets the layer's index; l.mu is held.
-func (l *Layer) load(ctx context.Context) (err error) {
-	if l.data == nil {
-		if l.data, err = l.s.Open(); err != nil {
-			l.data = nil
-			return err
-		}
+// errCostly says that something cannot be had without decompressing a blob.
+var errCostly = errors.New("it would have to be decompressed")
+
+// build gets the layer's index, if nobody has meanwhile. cheaply is not by
+// decompressing, this layer or one below, nor by waiting for somebody who does:
+// errCostly then, and what else is wrong is left to others to say.
+func (l *Layer) build(ctx context.Context, cheaply bool) (*opened, error) {
+	ctx, stop := l.while(ctx)
+	defer stop()
+	var giveUp chan struct{}
+	if cheaply {
+		giveUp = l.slow
 	}
-	if l.form, err = formatOf(l.data, l.s.Size); err != nil {
-		return err
+	if err := l.lock.acquire(ctx, giveUp); err != nil {
+		return nil, l.ended(err)
 	}
-	var r *layer.Records
-	if l.form == uncompressed {
-		l.tar = io.NewSectionReader(l.data, 0, l.s.Size)
-	} else if r, err = l.loadCompressed(ctx); err != nil {
-		return err
+	defer l.lock.release()
+	if o := l.opened.Load(); o != nil {
+		return o, nil
 	}
-	if r == nil {
-		if l.index = l.keptIndex(); l.index != nil {
-			return nil
-		}
-		if r, err = l.scan(ctx); err != nil {
-			return err
-		}
+	if err := ctx.Err(); err != nil {
+		return nil, l.ended(err)
 	}
-	if l.raw, err = l.encode(ctx, r, l.tar.Size()); err != nil {
-		if l.verified.Load() {
-			return err
-		}
-		return l.blame(ctx, err)
+	index, err := l.load(ctx, cheaply)
+	if err != nil && ctx.Err() != nil {
+		return nil, l.ended(ctx.Err())
 	}
-	if l.index, err = layer.ReadIndex(l.raw); err == nil && l.verified.Load() && l.lowerVerified() {
-		l.remember()
+	if err != nil {
+		return nil, err
+	}
+	o := &opened{index, l.tar}
+	l.opened.Store(o)
+	if l.c.opts.Background && !l.verified.Load() {
+		l.c.work.add(l)
+	}
+	return o, nil
+}
+
+// while makes a context that also ends when the layer is closed.
+func (l *Layer) while(ctx context.Context) (context.Context, func()) {
+	ctx, stop := context.WithCancel(ctx)
+	unhook := context.AfterFunc(l.life, stop)
+	return ctx, func() { unhook(); stop() }
+}
+
+// ended is the error of such a context.
+func (l *Layer) ended(err error) error {
+	if l.life.Err() != nil {
+		return fmt.Errorf("the layer is no longer in use: %w", os.ErrClosed)
 	}
 	return err
 }
 
+// slowly notes that what follows takes reading the whole blob, or one below.
+func (l *Layer) slowly() { l.slowOnce.Do(func() { close(l.slow) }) }
+
+// load opens the blob and gets the layer's index; l.lock is held.
+func (l *Layer) load(ctx context.Context, cheaply bool) (index *layer.Mapped, err error) {
+	if l.data == nil {
+		if l.data, err = l.s.Open(); err != nil {
+			l.data = nil
+			return nil, err
+		}
+	}
+	if l.form, err = formatOf(l.data, l.s.Size); err != nil {
+		return nil, err
+	}
+	var r *layer.Records
+	if l.form == uncompressed {
+		l.tar = io.NewSectionReader(l.data, 0, l.s.Size)
+	} else if r, err = l.loadCompressed(ctx, cheaply); err != nil {
+		return nil, err
+	}
+	if r == nil {
+		if m := l.keptIndex(); m != nil {
+			return m, nil
+		}
+		if r, err = l.scan(ctx, cheaply); err != nil {
+			return nil, err
+		}
+	}
+	if l.raw, err = l.encode(ctx, r, l.tar.Size(), cheaply); err != nil {
+		if errors.As(err, new(belowError)) {
+			l.records = r
+		}
+		if l.verified.Load() || cheaply {
+			return nil, err
+		}
+		return nil, l.blame(ctx, err)
+	}
+	if index, err = layer.ReadIndex(l.raw); err == nil && l.verified.Load() && l.lowerVerified() {
+		l.remember()
+	}
+	return index, err
+}
+
 // scan reads the headers of the tar.
-func (l *Layer) scan(ctx context.Context) (*layer.Records, error) {
+func (l *Layer) scan(ctx context.Context, cheaply bool) (*layer.Records, error) {
+	if r := l.records; r != nil {
+		l.records = nil
+		return r, nil
+	}
 	if t := l.s.Scanned; t != nil && l.form == uncompressed {
 		l.s.Scanned = nil
 		if t.DiffID != l.s.DiffID {
@@ -215,16 +287,22 @@ func (l *Layer) scan(ctx context.Context) (*layer.Records, error) {
 		l.verified.Store(l.s.Blob == "" || l.s.Blob == l.s.DiffID)
 		return t.Records, nil
 	}
+	if l.form != uncompressed {
+		if cheaply {
+			return nil, errCostly
+		}
+		l.slowly()
+	}
 	r, err := layer.ScanTarAt(ctx, l.tar, l.tar.Size(), layer.Limits{})
-	if err != nil {
+	if err != nil && !cheaply {
 		return nil, l.blame(ctx, err)
 	}
-	return r, nil
+	return r, err
 }
 
 // loadCompressed gets the seek index of a compressed layer. If that takes
 // reading it, it is verified, and its records come with it.
-func (l *Layer) loadCompressed(ctx context.Context) (*layer.Records, error) {
+func (l *Layer) loadCompressed(ctx context.Context, cheaply bool) (*layer.Records, error) {
 	if l.stream == nil {
 		l.stream = l.keptStream(ctx)
 	}
@@ -232,6 +310,10 @@ func (l *Layer) loadCompressed(ctx context.Context) (*layer.Records, error) {
 		l.tar = l.stream
 		return nil, nil
 	}
+	if cheaply {
+		return nil, errCostly
+	}
+	l.slowly()
 	alg := digest.SHA256
 	if l.s.Blob != "" {
 		alg = l.s.Blob.Algorithm()
@@ -267,8 +349,8 @@ func (l *Layer) loadCompressed(ctx context.Context) (*layer.Records, error) {
 }
 
 // encode completes the records of the layer.
-func (l *Layer) encode(ctx context.Context, r *layer.Records, tarSize int64) ([]byte, error) {
-	b, err := r.Inherit(func() (*overlay.Tree, error) { return l.below(ctx) })
+func (l *Layer) encode(ctx context.Context, r *layer.Records, tarSize int64, cheaply bool) ([]byte, error) {
+	b, err := r.Inherit(func() (*overlay.Tree, error) { return l.below(ctx, cheaply) })
 	if err != nil {
 		return nil, err
 	}
@@ -276,18 +358,58 @@ func (l *Layer) encode(ctx context.Context, r *layer.Records, tarSize int64) ([]
 }
 
 // below merges the layers below.
-func (l *Layer) below(ctx context.Context) (*overlay.Tree, error) {
+func (l *Layer) below(ctx context.Context, cheaply bool) (*overlay.Tree, error) {
 	if len(l.s.Lower) == 0 {
 		return nil, nil
 	}
 	layers := make([]overlay.Layer, len(l.s.Lower))
 	for i, b := range l.s.Lower {
 		var err error
-		if layers[i], err = b.Index(ctx); err != nil {
+		if layers[i], err = l.indexOf(ctx, b, cheaply); err != nil {
 			return nil, belowError{err}
 		}
 	}
 	return overlay.Merge(layers...)
+}
+
+// Cheap is a layer, below another, whose index may take long.
+type Cheap interface {
+	// IndexCheaply is Index that gives an error where it would have to decompress
+	// a blob, or to wait for somebody who does.
+	IndexCheaply(ctx context.Context) (overlay.Layer, error)
+}
+
+var _ Cheap = (*Layer)(nil)
+
+// IndexCheaply implements Cheap.
+func (l *Layer) IndexCheaply(ctx context.Context) (overlay.Layer, error) {
+	o, err := l.openCheaply(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return o.index.Index, nil
+}
+
+// openCheaply is open without decompressing.
+func (l *Layer) openCheaply(ctx context.Context) (*opened, error) {
+	if err := l.Err(); err != nil {
+		return nil, err
+	}
+	if o := l.opened.Load(); o != nil {
+		return o, nil
+	}
+	return l.build(ctx, true)
+}
+
+// indexOf gets the index of a layer below.
+func (l *Layer) indexOf(ctx context.Context, b store.Layer, cheaply bool) (overlay.Layer, error) {
+	if c, ok := b.(Cheap); ok {
+		if x, err := c.IndexCheaply(ctx); err == nil || cheaply {
+			return x, err
+		}
+		l.slowly()
+	}
+	return b.Index(ctx)
 }
 
 // belowError is what is wrong with a layer below: this one is not to blame.
@@ -297,48 +419,22 @@ func (e belowError) Error() string { return "needs what is below: " + e.err.Erro
 func (e belowError) Unwrap() error { return e.err }
 
 // Size implements store.Layer: the sizes of all files, as Docker counts them.
-// -1 as long as that would take decompressing the layer.
+// -1 as long as that would take decompressing the layer, or one below that it
+// takes something from.
 func (l *Layer) Size() int64 {
-	if l.Err() != nil || !l.cheap() {
-		return -1
-	}
-	m, _, err := l.open(context.Background())
+	o, err := l.openCheaply(l.c.ctx)
 	if err != nil {
 		return -1
 	}
-	return m.Info.Size
+	return o.index.Info.Size
 }
 
-// cheap tells whether the index is there or can be had without reading the whole blob.
-func (l *Layer) cheap() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.index != nil {
-		return true
-	}
-	var err error
-	if l.data == nil {
-		if l.data, err = l.s.Open(); err != nil {
-			l.data = nil
-			return false
-		}
-	}
-	if l.form, err = formatOf(l.data, l.s.Size); err != nil {
-		return false
-	}
-	if l.form == uncompressed {
-		return true
-	}
-	if l.stream == nil {
-		l.stream = l.keptStream(context.Background())
-	}
-	return l.stream != nil
-}
-
-// Close lets go of the blob. Reads after it fail. What came from the index stays valid.
+// Close lets go of the blob. Who waits for the index, and reads after it, fail.
+// What came from the index stays valid.
 func (l *Layer) Close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.end()
+	_ = l.lock.acquire(context.Background(), nil) // who builds the index stops
+	defer l.lock.release()
 	if l.stream != nil {
 		l.stream.close()
 	}

@@ -117,21 +117,25 @@ func (l *Layer) Verify(ctx context.Context) error {
 			return nil
 		}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	if err := l.lock.acquire(ctx, nil); err != nil {
+		return err
+	}
+	defer l.lock.release()
 	l.remember()
 	return nil
 }
 
 // verify is Verify without what is below.
 func (l *Layer) verify(ctx context.Context) error {
-	_, t, err := l.open(ctx)
+	o, err := l.open(ctx)
 	if err != nil || l.verified.Load() {
 		return err
 	}
-	if err := l.digests(ctx, t); err != nil {
+	ctx, stop := l.while(ctx)
+	defer stop()
+	if err := l.digests(ctx, o.tar); err != nil {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return l.ended(ctx.Err())
 		}
 		return l.fail(err)
 	}
@@ -149,7 +153,7 @@ func (l *Layer) lowerVerified() bool {
 	return true
 }
 
-// remember keeps the index and that the bytes were verified; l.mu is held.
+// remember keeps the index and that the bytes were verified; l.lock is held.
 func (l *Layer) remember() {
 	if l.marked || !l.keeps() {
 		return
@@ -184,6 +188,7 @@ func (l *Layer) blame(ctx context.Context, err error) error {
 		want, what = l.s.DiffID, "diff ID"
 	}
 	if want != "" && errors.Is(err, store.ErrCorrupt) {
+		l.slowly()
 		if cerr := check(ctx, l.data, l.s.Size, what, want); cerr != nil {
 			return cerr
 		}

@@ -192,6 +192,16 @@ func (l *layerRec) Index(ctx context.Context) (overlay.Layer, error) {
 	return l.tar.Index(ctx)
 }
 
+var _ blob.Cheap = (*layerRec)(nil)
+
+// IndexCheaply implements blob.Cheap, for the layers above: a directory takes no decompressing.
+func (l *layerRec) IndexCheaply(ctx context.Context) (overlay.Layer, error) {
+	if l.broken == nil && l.files == nil {
+		return l.tar.IndexCheaply(ctx)
+	}
+	return l.Index(ctx)
+}
+
 // Open implements store.Layer.
 func (l *layerRec) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
 	switch {
