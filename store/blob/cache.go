@@ -45,6 +45,8 @@ type Cache struct {
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
+
+	mu   sync.Mutex     // held while ctx ends, and while something is added to runs
 	runs sync.WaitGroup // of Stack
 }
 
@@ -66,7 +68,9 @@ func NewCache(o Options) *Cache {
 
 // Close ends what runs in the background. Layers stay readable.
 func (c *Cache) Close() {
+	c.mu.Lock()
 	c.stop()
+	c.mu.Unlock()
 	c.work.close()
 	c.runs.Wait()
 }
@@ -80,6 +84,8 @@ func (c *Cache) Stack(layers []*Layer) {
 	var once sync.Once
 	ahead := func() {
 		once.Do(func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
 			if c.ctx.Err() != nil {
 				return
 			}

@@ -166,3 +166,23 @@ func TestCloseWhileIndexing(t *testing.T) {
 		t.Errorf("after Close: %v, Err %v, size %d", err, l.Err(), l.Size())
 	}
 }
+
+// A layer may be asked for while its cache is being closed.
+func TestCloseWhileStarting(t *testing.T) {
+	raw := tarOf(t, 1000)
+	for range 200 {
+		c := NewCache(Options{})
+		layers := stack(c, [][]byte{raw, raw}, plain)
+		c.Stack(layers)
+		var work sync.WaitGroup
+		for _, l := range layers {
+			work.Go(func() {
+				if _, err := l.Index(ctx); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		c.Close()
+		work.Wait()
+	}
+}
