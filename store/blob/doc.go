@@ -19,7 +19,8 @@
 // A *Layer is a store.Layer and a store.TarHolder. One Spec.Origin and one chain
 // should be one *Layer: the store keeps them. Layer.Verify reads everything
 // there is to verify; Layer.Err tells what is known to be wrong; Layer.Close
-// lets go of the blob. Cache.Close ends what runs in the background.
+// lets go of the blob, Layer.Forget of the index too. Cache.Close ends what runs
+// in the background.
 //
 // # What is read when
 //
@@ -29,6 +30,10 @@
 //	content   at its offset               from the last such place before it
 //	verified  by Verify, which the Cache  before Index returns
 //	          calls in the background
+//
+// A layer's lock is held while its index is built, and while it waits for the
+// indexes of layers below: it is taken from the top of a stack to its bottom.
+// Nobody waits for it longer than their context lasts.
 //
 // A digest that does not fit makes the layer broken: Err, and every read from
 // then on, is store.ErrCorrupt and names the blob.

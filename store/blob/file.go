@@ -35,6 +35,7 @@ func (f *file) Close() error { return nil }
 
 // Open implements store.Layer.
 func (l *Layer) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
+	defer l.Hold()()
 	o, err := l.open(ctx)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,6 +70,10 @@ type Layer struct {
 	records *layer.Records // of the tar, if what is below was missing to make an index of them
 	raw     []byte         // the index as it is to be kept; nil once it is
 	marked  bool           // it is kept that the bytes were verified
+
+	mu        sync.Mutex // guards what follows; held for moments
+	holders   int        // of the index
+	forgotten bool       // it is unmapped when the last of them is done
 }
 
 // opened is a layer that can be read. Immutable.
@@ -197,7 +202,7 @@ func (l *Layer) build(ctx context.Context, cheaply bool) (*opened, error) {
 	if o := l.opened.Load(); o != nil {
 		return o, nil
 	}
-	if err := ctx.Err(); err != nil {
+	if err := cmp.Or(l.life.Err(), ctx.Err()); err != nil { // ctx may hear of life's end later
 		return nil, l.ended(err)
 	}
 	index, err := l.load(ctx, cheaply)
@@ -350,6 +355,11 @@ func (l *Layer) loadCompressed(ctx context.Context, cheaply bool) (*layer.Record
 
 // encode completes the records of the layer.
 func (l *Layer) encode(ctx context.Context, r *layer.Records, tarSize int64, cheaply bool) ([]byte, error) {
+	for _, b := range l.s.Lower {
+		if h, ok := b.(Holder); ok {
+			defer h.Hold()()
+		}
+	}
 	b, err := r.Inherit(func() (*overlay.Tree, error) { return l.below(ctx, cheaply) })
 	if err != nil {
 		return nil, err
@@ -399,6 +409,49 @@ func (l *Layer) openCheaply(ctx context.Context) (*opened, error) {
 		return o, nil
 	}
 	return l.build(ctx, true)
+}
+
+// Holder is a layer, below another, that can be forgotten while its index is used.
+type Holder interface {
+	// Hold keeps in memory what comes from the layer until release is called, once.
+	Hold() (release func())
+}
+
+var _ Holder = (*Layer)(nil)
+
+// Hold implements Holder.
+func (l *Layer) Hold() (release func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.holders++
+	return l.release
+}
+
+func (l *Layer) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.holders--
+	l.free()
+}
+
+// free unmaps the index if nobody needs it any more; l.mu is held.
+func (l *Layer) free() {
+	if !l.forgotten || l.holders > 0 {
+		return
+	}
+	if o := l.opened.Swap(nil); o != nil {
+		o.index.Close()
+	}
+}
+
+// Forget is Close that frees everything. Nothing that came from the layer may be
+// used afterwards but by who holds it.
+func (l *Layer) Forget() {
+	l.Close() // from here on nobody opens it
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forgotten = true
+	l.free()
 }
 
 // indexOf gets the index of a layer below.

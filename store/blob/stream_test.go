@@ -308,6 +308,82 @@ func TestSeekIndexIsUnmapped(t *testing.T) {
 	}
 }
 
+// Nothing stays mapped of a layer that is forgotten, once nobody holds it.
+func TestForget(t *testing.T) {
+	raw := tarOf(t, 1<<20)
+	for name, pack := range map[string]func([]byte) []byte{"plain": plain, "gzip": gzipLevel(6)} {
+		dir := t.TempDir()
+		open := func() []*Layer { return stack(NewCache(Options{Dir: dir}), [][]byte{raw, tarOf(t, 1<<19)}, pack) }
+		layers := open()
+		for _, l := range layers {
+			if err := l.Verify(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, l := range layers {
+			l.Forget()
+		}
+		layers = open()
+		for _, l := range layers {
+			if _, err := l.Index(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all := len(mapped(t, dir))
+		if want := map[string]int{"plain": 2, "gzip": 4}[name]; all != want {
+			t.Fatalf("%s: %q are mapped", name, mapped(t, dir))
+		}
+		release := layers[0].Hold()
+		index, err := layers[0].Index(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		layers[1].Forget()
+		layers[0].Forget()
+		if m := mapped(t, dir); len(m) != 1 {
+			t.Errorf("%s: %q are mapped while one layer is held", name, m)
+		}
+		if _, hi, err := index.Children(0); err != nil || hi == 0 {
+			t.Errorf("%s: the root of a layer that is held has %d names, %v", name, hi, err)
+		}
+		release()
+		if m := mapped(t, dir); len(m) != 0 {
+			t.Errorf("%s: %q are mapped in the end", name, m)
+		}
+		if _, err := layers[0].Index(ctx); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("%s: a layer that was forgotten: %v", name, err)
+		}
+		layers[0].Forget()
+	}
+}
+
+// A layer may be forgotten while the index of one above is made of its own.
+func TestForgetBelow(t *testing.T) {
+	dir := t.TempDir()
+	tars := [][]byte{tarOf(t, 3000), tarOf(t, 2000)}
+	if _, err := stack(NewCache(Options{Dir: dir}), tars, zstdOf)[1].Index(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		// The index above is not kept.
+		layers := stack(NewCache(Options{Dir: dir}), tars, zstdOf)
+		layers[1].s.Origin = ""
+		if _, err := layers[0].Index(ctx); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error)
+		go func() { _, err := layers[1].Index(ctx); done <- err }()
+		layers[0].Forget()
+		if err := <-done; err != nil && !errors.Is(err, os.ErrClosed) {
+			t.Fatal(err)
+		}
+		layers[1].Forget()
+	}
+	if m := mapped(t, dir); len(m) != 0 {
+		t.Errorf("%q are mapped in the end", m)
+	}
+}
+
 func flip(b []byte, at int) []byte {
 	b = bytes.Clone(b)
 	b[at] ^= 0x20

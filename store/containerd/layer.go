@@ -202,6 +202,16 @@ func (l *layerRec) IndexCheaply(ctx context.Context) (overlay.Layer, error) {
 	return l.Index(ctx)
 }
 
+var _ blob.Holder = (*layerRec)(nil)
+
+// Hold implements blob.Holder. What is read from files is forgotten at once.
+func (l *layerRec) Hold() (release func()) {
+	if l.tar == nil {
+		return func() {}
+	}
+	return l.tar.Hold()
+}
+
 // Open implements store.Layer.
 func (l *layerRec) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
 	switch {
@@ -309,5 +319,8 @@ func (s *Store) Forget(l store.Layer) {
 	rec.close()
 	if rec.files != nil {
 		rec.files.Forget()
+	}
+	if rec.tar != nil {
+		rec.tar.Forget()
 	}
 }

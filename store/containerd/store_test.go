@@ -284,6 +284,48 @@ func TestUnpackedLater(t *testing.T) {
 	}
 }
 
+// Nothing stays mapped of a layer that the store no longer has.
+func TestForgetUnmaps(t *testing.T) {
+	r := newRoot(t)
+	img := app("app:1", "", "x")
+	r.image("default", img, storetest.Gzip)
+	dir, cache := r.write(), t.TempDir()
+	mapped := func() int {
+		b, err := os.ReadFile("/proc/self/maps")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Count(b, []byte(cache))
+	}
+	first := open(t, dir, Options{Cache: cache})
+	contains(t, get(t, first, img.ID()), "app", "x")
+	s := open(t, dir, Options{Cache: cache})
+	layers := get(t, s, img.ID()).Layers()
+	for _, l := range layers {
+		if _, err := l.Index(background); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := mapped()
+	for _, l := range layers {
+		s.Forget(l)
+	}
+	if n == 0 || mapped() != n {
+		t.Errorf("%d files are mapped, of %d, of layers that are there", mapped(), n)
+	}
+	for _, raw := range img.Layers {
+		if err := os.Remove(filepath.Join(dir, blobPath(digest.FromBytes(storetest.Gzip(raw))))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, l := range layers {
+		s.Forget(l)
+	}
+	if mapped() != 0 {
+		t.Errorf("%d files are mapped, of %d", mapped(), n)
+	}
+}
+
 // A daemon that has the databases locked is neither waited for nor held up.
 func TestLive(t *testing.T) {
 	r := newRoot(t)
