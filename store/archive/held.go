@@ -15,9 +15,8 @@ import (
 // a snapshot has the snapshot: when nobody has any more, which the garbage
 // collector finds out, its held ends. So held refers to nothing of the snapshot's.
 type held struct {
-	mu     sync.Mutex  // guards what follows
-	files  []io.Closer // that reads after their end fail
-	maps   []io.Closer // that nobody may read after their end
+	mu     sync.Mutex // guards what follows
+	files  []io.Closer
 	closed bool
 	ended  bool
 }
@@ -37,14 +36,7 @@ func (h *held) add(f io.Closer) error {
 	return nil
 }
 
-// atEnd takes what must stay as long as the snapshot can be used.
-func (h *held) atEnd(m io.Closer) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.maps = append(h.maps, m)
-}
-
-// close closes the files.
+// close closes the files; reads from then on fail.
 func (h *held) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -54,15 +46,12 @@ func (h *held) close() {
 	h.files, h.closed = nil, true
 }
 
-// end closes everything: nobody has the snapshot.
+// end is close when nobody has the snapshot any more.
 func (h *held) end() {
 	h.close()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, m := range h.maps {
-		m.Close()
-	}
-	h.maps, h.ended = nil, true
+	h.ended = true
 }
 
 func (h *held) over() bool {
@@ -89,8 +78,8 @@ func (s *Store) retire() {
 
 var _ store.Forgetter = (*Store)(nil)
 
-// Forget implements store.Forgetter. It lets go of what is mapped for a layer, at
-// the end of the snapshot that it is of; the rest goes then without being told.
+// Forget implements store.Forgetter. It lets go of what is mapped for a layer of a
+// former snapshot; the rest goes at that one's end without being told.
 func (s *Store) Forget(l store.Layer) {
 	of, ok := l.(*blobs.Layer)
 	if !ok {
@@ -112,9 +101,7 @@ func (s *Store) Forget(l store.Layer) {
 		}
 		for _, was := range n.layers {
 			if was == of {
-				if m := of.Forget(); m != nil {
-					n.held.atEnd(m)
-				}
+				of.Forget()
 				return
 			}
 		}

@@ -55,7 +55,6 @@ func (s *Store) filePlaces(ld *load, n *snapshot, f *still) (places, error) {
 	if err := n.held.add(closing{st}); err != nil {
 		return nil, err
 	}
-	n.held.atEnd(unmapping{st})
 	var t table
 	if err := json.Unmarshal(kept, &t); err != nil {
 		return nil, fmt.Errorf("kept table of the archive: %w: %w", store.ErrCorrupt, err)
@@ -78,11 +77,6 @@ type closing struct{ s *blobs.Stream }
 
 // Close implements io.Closer.
 func (c closing) Close() error { c.s.Close(); return nil }
-
-type unmapping struct{ s *blobs.Stream }
-
-// Close implements io.Closer.
-func (u unmapping) Close() error { return u.s.Unmap() }
 
 // packedPass reads a compressed archive from front to back.
 type packedPass struct {
