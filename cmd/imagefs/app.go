@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"imagefs/cmd/imagefs/detach"
+	"imagefs/store/guard"
 )
 
 // app is one run of the command line.
@@ -101,6 +102,14 @@ func (a *app) fail(err error) int {
 	case errors.Is(err, context.Canceled) && a.caught != nil:
 		a.tell("%s", sentence(err))
 		return exitSignal + int(a.caught.(syscall.Signal))
+	}
+	var bug *guard.Panic
+	if errors.As(err, &bug) {
+		a.tell("%s; this is a bug", sentence(err))
+		if os.Getenv("IMAGEFS_DEBUG") != "" {
+			_, _ = a.err.Write(bug.Stack)
+		}
+		return exitInternal
 	}
 	a.tell("%s", sentence(err))
 	if isUsage(err) {

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"imagefs/store"
+	"imagefs/store/guard"
 )
 
 // extent is where a file lies in an archive.
@@ -136,8 +137,17 @@ func readSmall(f io.ReaderAt, off, size, limit int64) ([]byte, error) {
 	return nil, &inputError{err}
 }
 
-// unpackAt unpacks a layer that can be read again: what is wrong with it may be that it was changed.
-func (l *load) unpackAt(name string, f io.ReaderAt, off, size int64) (*blob, error) {
+// unpackAt unpacks a layer that can be read again, for the caller or ahead of it:
+// what is wrong with it may be that it was changed.
+func (l *load) unpackAt(name string, f io.ReaderAt, off, size int64) (b *blob, err error) {
+	err = guard.Run(func() error {
+		b, err = l.unpackOnce(name, f, off, size)
+		return err
+	})
+	return b, err
+}
+
+func (l *load) unpackOnce(name string, f io.ReaderAt, off, size int64) (*blob, error) {
 	b, err := l.unpack(name, l.meter.reader(io.NewSectionReader(f, off, size)))
 	if err != nil {
 		return nil, err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"time"
+
+	"imagefs/store/guard"
 )
 
 const (
@@ -38,26 +40,26 @@ func newPump(ctx context.Context, r io.Reader, least int) *pump {
 func (p *pump) fill(r io.Reader, least int) {
 	defer close(p.done)
 	defer close(p.full)
-	for {
-		var b []byte
-		select {
-		case b = <-p.free:
-		case <-p.ctx.Done():
-			p.err = p.ctx.Err()
-			return
+	p.err = guard.Run(func() error {
+		for {
+			var b []byte
+			select {
+			case b = <-p.free:
+			case <-p.ctx.Done():
+				return p.ctx.Err()
+			}
+			if b == nil {
+				b = make([]byte, pumpChunk)
+			}
+			n, err := readAtLeast(r, b[:pumpChunk], least)
+			if n > 0 {
+				p.full <- b[:n] // never waits: there are no more chunks than room for them
+			}
+			if err != nil {
+				return err
+			}
 		}
-		if b == nil {
-			b = make([]byte, pumpChunk)
-		}
-		n, err := readAtLeast(r, b[:pumpChunk], least)
-		if n > 0 {
-			p.full <- b[:n] // never waits: there are no more chunks than room for them
-		}
-		if err != nil {
-			p.err = err
-			return
-		}
-	}
+	})
 }
 
 // readAtLeast is io.ReadAtLeast with the source's own error in every case.

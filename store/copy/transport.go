@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"imagefs/store"
+	"imagefs/store/guard"
 	"imagefs/store/save"
 )
 
@@ -38,7 +39,7 @@ func (t *transport) run(ctx context.Context, all []*transfer) error {
 	for range min(workers, len(all)) {
 		work.Go(func() {
 			for l := range todo {
-				if err := t.one(ctx, l); err != nil {
+				if err := guard.Run(func() error { return t.one(ctx, l) }); err != nil {
 					cancel(err) // only the first counts
 				}
 			}
@@ -67,9 +68,11 @@ func (t *transport) one(ctx context.Context, l *transfer) error {
 	read := make(chan error, 1)
 	go func() {
 		var last int64
-		err := l.tar.Write(ctx, w, func(p save.Progress) {
-			t.report(p.Done-last, p.What)
-			last = p.Done
+		err := guard.Run(func() error {
+			return l.tar.Write(ctx, w, func(p save.Progress) {
+				t.report(p.Done-last, p.What)
+				last = p.Done
+			})
 		})
 		_ = w.CloseWithError(err)
 		read <- err

@@ -14,6 +14,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/guard"
 )
 
 // The files of an OCI image layout, and its media types.
@@ -264,7 +265,11 @@ func (l *layout) compressAhead(ctx context.Context, all []work) error {
 	for range workers {
 		wg.Go(func() {
 			for w := range todo {
-				p, err := l.part(ctx, w.layer)
+				var p *part
+				err := guard.Run(func() (err error) {
+					p, err = l.part(ctx, w.layer)
+					return err
+				})
 				if err != nil {
 					cancel(fmt.Errorf("image %s: %w", w.of, err)) // only the first counts
 					continue

@@ -11,6 +11,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"imagefs/store"
+	"imagefs/store/guard"
 )
 
 // Progress is how far a save is.
@@ -151,7 +152,10 @@ func (a *Archive) cut(ctx context.Context, free <-chan []byte, todo, order chan<
 func (a *Archive) readChunks(f store.File, todo <-chan *chunk) {
 	for c := range todo {
 		if len(c.buf) > 0 {
-			_, c.err = f.ReadAt(c.buf, a.sections[c.section].start+c.off)
+			c.err = guard.Run(func() error {
+				_, err := f.ReadAt(c.buf, a.sections[c.section].start+c.off)
+				return err
+			})
 		}
 		close(c.ready)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"imagefs/store/guard"
 )
 
 // later builds the indexes of layers that are being read without one, one at a
@@ -54,7 +56,9 @@ func (t *later) work(ctx context.Context, done chan struct{}) {
 		l := t.queue[0]
 		t.queue = t.queue[1:]
 		t.mu.Unlock()
-		l.keep(ctx)
+		if err := guard.Run(func() error { l.keep(ctx); return nil }); err != nil {
+			l.set.Log.Error("cannot index a layer", "layer", l.key, "err", err)
+		}
 	}
 }
 
