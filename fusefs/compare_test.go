@@ -132,7 +132,7 @@ func testDiffTree(t *testing.T, o fusefs.Options) {
 	for path, want := range map[string]string{
 		"changes": "C /d/f (content)\nD /d/old\nD /gone\nD /gone/x\nA /new\nA /new/hard\nA /new/link\nA /new/sub\nA /new/sub/big\n" +
 			"C /turns (type)\nD /turns/in\n",
-		"summary":           "added 5 paths 640000 bytes\ndeleted 4 paths 3 bytes\nchanged 2 paths 5 bytes\ngrowth 640001 bytes\n",
+		"summary":           "added 5 paths 320000 bytes\ndeleted 4 paths 3 bytes\nchanged 2 paths 5 bytes\ngrowth 320001 bytes\n",
 		"added/new/sub/big": big,
 		"added/new/link":    big,
 		"changed/d/f":       "2",

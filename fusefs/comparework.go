@@ -150,11 +150,12 @@ func (f *fsys) comparePair(ctx context.Context, p *pair) (*compared, error) {
 		}
 	}
 	c := &compared{small: &changeList{}}
-	var sum rootfs.Summary
+	var tally rootfs.Tally
 	var failed error
 	var line []byte
-	c.answers, err = rootfs.Record(ctx, v[0].rootfs(ctx), v[1].rootfs(ctx), func(d rootfs.Difference) bool {
-		sum.Add(d)
+	x, y := v[0].rootfs(ctx), v[1].rootfs(ctx)
+	c.answers, err = rootfs.Record(ctx, x, y, func(d rootfs.Difference) bool {
+		tally.Add(d)
 		line = d.AppendLine(line[:0])
 		if c.size += uint64(len(line)); c.size <= smallChanges {
 			c.small.text = append(c.small.text, line...)
@@ -167,6 +168,10 @@ func (f *fsys) comparePair(ctx context.Context, p *pair) (*compared, error) {
 	if err == nil {
 		err = failed
 	}
+	if err != nil {
+		return nil, err
+	}
+	sum, err := tally.Summary(ctx, x, y)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"imagefs/integration/harness"
 	"imagefs/store/report"
 	"imagefs/store/storetest"
@@ -19,6 +21,53 @@ import (
 
 // tree is a manifest by path.
 type tree map[string]node
+
+// side is one of the two trees that are compared, and the inodes of its paths.
+type side struct {
+	tree
+	inodes map[string]uint64
+}
+
+func sideOf(t *testing.T, root string) side {
+	t.Helper()
+	s := side{treeOf(t, kernelManifest(t, root)), map[string]uint64{}}
+	for path := range s.tree {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(root, path), &st); err != nil {
+			t.Fatal(err)
+		}
+		s.inodes[path] = st.Ino
+	}
+	return s
+}
+
+// sum counts the files of some paths, each inode once.
+type sum struct {
+	bytes int
+	seen  map[uint64]bool
+}
+
+func (s *sum) add(of side, path string) {
+	n, i := of.tree[path], of.inodes[path]
+	if n[0] != "f" || s.seen[i] {
+		return
+	}
+	if s.seen == nil {
+		s.seen = map[uint64]bool{}
+	}
+	s.seen[i] = true
+	size, _ := strconv.Atoi(n[4])
+	s.bytes += size
+}
+
+// taken is what all files take.
+func (s side) taken() int {
+	var all sum
+	for path := range s.tree {
+		all.add(s, path)
+	}
+	return all.bytes
+}
 
 // node is what a manifest says of a path: kind mode uid gid size mtime device
 // links target xattrs content.
@@ -74,7 +123,8 @@ type expected struct {
 }
 
 // expect compares two trees path by path.
-func expect(a, b tree) expected {
+func expect(x, y side) expected {
+	a, b := x.tree, y.tree
 	var paths []string
 	for p := range a {
 		paths = append(paths, p)
@@ -86,24 +136,16 @@ func expect(a, b tree) expected {
 	}
 	slices.SortFunc(paths, func(x, y string) int { return slices.Compare(strings.Split(x, "/"), strings.Split(y, "/")) })
 	var changes strings.Builder
-	count, bytes := map[string]int{}, map[string]int{}
+	count, bytes := map[string]int{}, map[string]*sum{"added": {}, "deleted": {}, "changed": {}}
 	show := map[string]map[string]node{"added": {"/": b["/"]}, "changed": {"/": b["/"]}, "deleted": {"/": a["/"]}}
-	growth := 0
-	size := func(n node) int {
-		if n == nil || n[0] != "f" {
-			return 0
-		}
-		s, _ := strconv.Atoi(n[4])
-		return s
-	}
 	for _, p := range paths {
 		n, m := a[p], b[p]
-		op, part, of, what, in := "C", "changed", m, "", b
+		op, part, of, what, in := "C", "changed", y, "", b
 		switch {
 		case n == nil:
 			op, part = "A", "added"
 		case m == nil:
-			op, part, of, in = "D", "deleted", n, a
+			op, part, of, in = "D", "deleted", x, a
 		default:
 			if what = n.differences(m); what == "" {
 				continue
@@ -112,17 +154,16 @@ func expect(a, b tree) expected {
 		}
 		fmt.Fprintf(&changes, "%s %s%s\n", op, report.Path(p), what)
 		count[part]++
-		bytes[part] += size(of)
-		growth += size(m) - size(n)
+		bytes[part].add(of, p)
 		for up := p; up != "/" && up != ""; up = filepath.Dir(up) {
 			show[part][up] = in[up]
 		}
 	}
 	e := expected{changes: changes.String(), parts: map[string]harness.Manifest{}}
 	for _, part := range []string{"added", "deleted", "changed"} {
-		e.summary += fmt.Sprintf("%s %d paths %d bytes\n", part, count[part], bytes[part])
+		e.summary += fmt.Sprintf("%s %d paths %d bytes\n", part, count[part], bytes[part].bytes)
 	}
-	e.summary += fmt.Sprintf("growth %d bytes\n", growth)
+	e.summary += fmt.Sprintf("growth %d bytes\n", y.taken()-x.taken())
 	for part, nodes := range show {
 		for p, n := range nodes {
 			e.parts[part] = append(e.parts[part], fmt.Sprintf("%q %s", p, strings.Join(n, " ")))
@@ -133,7 +174,7 @@ func expect(a, b tree) expected {
 }
 
 // checkPair compares a directory of diff/ with what the plain comparison of two trees says.
-func checkPair(t *testing.T, m *harness.Mount, name string, a, b tree) {
+func checkPair(t *testing.T, m *harness.Mount, name string, a, b side) {
 	t.Helper()
 	want := expect(a, b)
 	if got := m.Read(t, "diff", name, "changes"); got != want.changes {
@@ -205,15 +246,15 @@ func TestCompareLikeKernel(t *testing.T) {
 func comparePairs(t *testing.T, s harness.Imagefs, m *harness.Mount) {
 	t.Helper()
 	found := harness.ReadRoot(t, s.Store)
-	sides := map[string]tree{}
+	sides := map[string]side{}
 	for _, img := range found {
 		id := strings.TrimPrefix(img.ID, "sha256:")
 		if len(img.Dirs) == 0 || img.AnyRoot {
 			continue
 		}
-		sides[id] = treeOf(t, kernelManifest(t, harness.KernelMount(t, img.Dirs...)))
+		sides[id] = sideOf(t, harness.KernelMount(t, img.Dirs...))
 		if n := len(img.Dirs) / 2; n > 0 {
-			sides[fmt.Sprintf("%s@%d", id, n-1)] = treeOf(t, kernelManifest(t, harness.KernelMount(t, img.Dirs[:n]...)))
+			sides[fmt.Sprintf("%s@%d", id, n-1)] = sideOf(t, harness.KernelMount(t, img.Dirs[:n]...))
 		}
 	}
 	for a, x := range sides {

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -49,16 +50,8 @@ type Difference struct {
 // and not looked at. Where the layers differ, attributes are compared, and of
 // regular files of the same size equal is asked for the content.
 func Compare(a, b *Tree, equal func(a, b NodeID) (bool, error), yield func(Difference) bool) error {
-	c := comparison{a: a, b: b, equal: equal, yield: yield, of: make([]int, len(a.layers))}
-	for i, l := range a.layers {
-		c.of[i] = -1
-		for k, m := range b.layers {
-			if l == m {
-				c.of[i] = k
-				break
-			}
-		}
-	}
+	c := newComparison(a, b)
+	c.equal, c.yield = equal, yield
 	if c.same(a.root, b.root) {
 		return nil
 	}
@@ -76,6 +69,14 @@ type comparison struct {
 	of    []int // for each layer of a, which of b it is, -1: none
 	equal func(a, b NodeID) (bool, error)
 	yield func(Difference) bool
+}
+
+func newComparison(a, b *Tree) *comparison {
+	c := &comparison{a: a, b: b, of: make([]int, len(a.layers))}
+	for i, l := range a.layers {
+		c.of[i] = slices.Index(b.layers, l)
+	}
+	return c
 }
 
 // same tells whether two nodes, and all below them, come from the same places.
@@ -183,6 +184,18 @@ func sameXattrs(l Layer, i Ino, m Layer, k Ino) bool {
 
 // dir compares what is in two directories whose path is path.
 func (c *comparison) dir(path []byte, x, y NodeID) (more bool, err error) {
+	return c.names(path, x, y, func(name string, u, v NodeID, in byte) (bool, error) {
+		p := append(append(path, '/'), name...)
+		if in == 'C' {
+			return c.both(p, u, v)
+		}
+		return c.whole(p, in, u|v)
+	})
+}
+
+// names calls yield, until it returns false, with each name in two directories
+// whose path is path. in is as Difference.Op has it; the node is 0 where there is none.
+func (c *comparison) names(path []byte, x, y NodeID, yield func(name string, u, v NodeID, in byte) (bool, error)) (more bool, err error) {
 	p, err := c.a.Dir(x)
 	if err != nil {
 		return false, fmt.Errorf("%s: %w", path, err)
@@ -196,17 +209,17 @@ func (c *comparison) dir(path []byte, x, y NodeID) (more bool, err error) {
 	for inA || inB {
 		switch {
 		case !inB || inA && n < m:
-			if more, err = c.whole(append(append(path, '/'), n...), 'D', u); !more {
+			if more, err = yield(n, u, 0, 'D'); !more {
 				return more, err
 			}
 			n, u, _, inA = p.Next()
 		case !inA || m < n:
-			if more, err = c.whole(append(append(path, '/'), m...), 'A', v); !more {
+			if more, err = yield(m, 0, v, 'A'); !more {
 				return more, err
 			}
 			m, v, _, inB = q.Next()
 		default:
-			if more, err = c.both(append(append(path, '/'), n...), u, v); !more {
+			if more, err = yield(n, u, v, 'C'); !more {
 				return more, err
 			}
 			n, u, _, inA = p.Next()

@@ -164,6 +164,7 @@ func listing(t *Tree) map[string]string {
 func randomLayer(t *testing.T, r *rand.Rand) *Index {
 	names := []string{"a", "b", "c"}
 	entries := map[string]Entry{}
+	var files []string
 	var fill func(dir string, depth int)
 	fill = func(dir string, depth int) {
 		for _, n := range names {
@@ -171,8 +172,9 @@ func randomLayer(t *testing.T, r *rand.Rand) *Index {
 			a := Attr{Mode: 0o644, Sec: int64(r.IntN(2))}
 			switch k := r.IntN(8); {
 			case k < 2:
-				a.Size = 1
+				a.Size = 1 + uint64(r.IntN(2))
 				entries[p] = Entry{Path: p, Kind: File, Attr: a, Ref: uint64(r.IntN(2))}
+				files = append(files, p)
 			case k < 5 && depth < 3:
 				if r.IntN(4) > 0 { // else it is implied by what is in it
 					entries[p] = Entry{Path: p, Kind: Dir, Attr: a}
@@ -185,6 +187,8 @@ func randomLayer(t *testing.T, r *rand.Rand) *Index {
 				entries[p] = Entry{Path: p, Kind: Whiteout, Attr: a}
 			case k == 6:
 				entries[p] = Entry{Path: p, Kind: Symlink, Link: names[r.IntN(3)], Attr: a}
+			case k == 7 && len(files) > 0:
+				entries[p] = Entry{Path: p, Kind: Hardlink, Link: files[r.IntN(len(files))]}
 			}
 		}
 	}

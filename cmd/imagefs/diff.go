@@ -45,6 +45,11 @@ What both take from the same layer is not looked at; of other files the content
 is compared, so a file that was only moved into another layer is no difference.
 IMAGE@N stands for the layers 0 to N of an image, as layers/N/rootfs does in the tree.
 
+--stat counts the paths of each kind and the bytes of the regular files among them, a
+file with several names once, as du does; of what was changed, the second's. growth is
+what the files of the second take more than those of the first: a file of which one name
+is gone and another stays takes what it took.
+
 With --json a path that is no UTF-8 is in path_bytes too, in base64. A mounted store
 has the same, and the files as trees, in diff/<a>..<b>/: imagefs help tree.
 
@@ -87,7 +92,7 @@ func runDiff(ctx context.Context, a *app, o diffOptions, from, to string) error 
 	if err != nil {
 		return err
 	}
-	var sum rootfs.Summary
+	var tally rootfs.Tally
 	differ := false
 	var failed error
 	colored := o.color.on(a)
@@ -97,7 +102,7 @@ func runDiff(ctx context.Context, a *app, o diffOptions, from, to string) error 
 		differ = true
 		switch {
 		case o.stat:
-			sum.Add(d)
+			tally.Add(d)
 		case o.json:
 			failed = lines.Encode(jsonDifference(d))
 		default:
@@ -115,11 +120,19 @@ func runDiff(ctx context.Context, a *app, o diffOptions, from, to string) error 
 	if err = errors.Join(err, failed); err != nil {
 		return err
 	}
-	switch {
-	case o.stat && o.json:
-		err = lines.Encode(sum)
-	case o.stat:
-		_, err = io.WriteString(a.out, sum.String())
+	if o.stat {
+		sum, err := tally.Summary(ctx, x, y)
+		if err != nil {
+			return err
+		}
+		if o.json {
+			err = lines.Encode(sum)
+		} else {
+			_, err = io.WriteString(a.out, sum.String())
+		}
+		if err != nil {
+			return err
+		}
 	}
 	// What cannot be written is trouble, whatever differs.
 	if err == nil {

@@ -123,7 +123,8 @@ const topicTree = `A mounted store
                          with + for /, or an ID or the first 12 digits of it; @N
                          behind it stands for the layers 0 to N
       changes            A, C or D and the path, and what differs: as imagefs diff
-      summary            how many paths and bytes
+      summary            how many paths and bytes, each file once: as imagefs
+                         diff --stat
       added/ changed/    those paths as trees, as the second image has them
       deleted/           those that only the first image has
   stores/<name>/         with several stores, what each of them has

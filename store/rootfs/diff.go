@@ -147,17 +147,11 @@ func sameContent(ctx context.Context, size int64, a, b func() (store.File, error
 	return true, nil
 }
 
-// Count is how many paths, and how many bytes the regular files among them have.
+// Count is how many paths, and how many bytes the regular files among them
+// have. A file with several names among the paths has its bytes once, as for du.
 type Count struct {
 	Paths int64 `json:"paths"`
 	Bytes int64 `json:"bytes"`
-}
-
-func (c *Count) add(n Node) {
-	c.Paths++
-	if n.Type() == unix.S_IFREG {
-		c.Bytes += int64(n.Size)
-	}
 }
 
 // Summary counts differences.
@@ -165,7 +159,10 @@ type Summary struct {
 	Added   Count `json:"added"`
 	Deleted Count `json:"deleted"`
 	Changed Count `json:"changed"` // Bytes: in the second tree
-	Growth  int64 `json:"growth"`  // bytes that the second tree has more
+	// Growth is how many bytes the regular files of the second tree have more than
+	// those of the first, each file once in a whole tree: one of which a name was
+	// deleted and another stays takes what it took.
+	Growth int64 `json:"growth"`
 }
 
 // String is a line each for what was added, deleted and changed, and for the
@@ -182,22 +179,50 @@ func (s Summary) String() string {
 	return b.String()
 }
 
+// Tally counts the differences between two root file systems. It keeps some
+// memory for each file that has several names.
+type Tally struct {
+	sum   Summary
+	added tallied
+	gone  tallied
+	other tallied
+}
+
+// tallied are the files with several names of which one was counted.
+type tallied map[overlay.NodeID]struct{}
+
 // Add counts a difference.
-func (s *Summary) Add(d Difference) {
-	var from, to Count
-	if d.Op != 'A' {
-		from.add(d.From)
-	}
-	if d.Op != 'D' {
-		to.add(d.To)
-	}
-	s.Growth += to.Bytes - from.Bytes
+func (t *Tally) Add(d Difference) {
 	switch d.Op {
 	case 'A':
-		s.Added.add(d.To)
+		t.added.add(&t.sum.Added, d.To)
 	case 'D':
-		s.Deleted.add(d.From)
+		t.gone.add(&t.sum.Deleted, d.From)
 	default:
-		s.Changed.add(d.To)
+		t.other.add(&t.sum.Changed, d.To)
 	}
+}
+
+func (t *tallied) add(c *Count, n Node) {
+	c.Paths++
+	if n.Type() != unix.S_IFREG {
+		return
+	}
+	if n.Nlink > 1 {
+		if _, ok := (*t)[n.ID]; ok {
+			return
+		}
+		if *t == nil {
+			*t = tallied{}
+		}
+		(*t)[n.ID] = struct{}{}
+	}
+	c.Bytes += int64(n.Size)
+}
+
+// Summary is what was counted, and the growth from a to b.
+func (t *Tally) Summary(ctx context.Context, a, b *FS) (Summary, error) {
+	var err error
+	t.sum.Growth, err = overlay.Growth(a.tree, b.tree, ctx.Err)
+	return t.sum, err
 }
