@@ -40,6 +40,7 @@ type image struct {
 	roots   map[rootKey]nodeID      // of the views that were looked into
 	sizes   map[nodeID]uint64       // of files whose size takes work to know
 	texts   []uint64                // slots of its latest volatile texts
+	tars    map[nodeID]*tarReads
 }
 
 // volatileText is one content that a volatile file has or had. A new content is

@@ -45,7 +45,7 @@ func (f *fsys) tarNode(ctx context.Context, im *image, img store.Image) (nodeID,
 }
 
 // openText opens one content of a volatile file.
-func (f *fsys) openText(t *volatileText) (*handle, error) {
+func (f *fsys) openText(id nodeID, t *volatileText) (*handle, error) {
 	if t.archive == nil {
 		return &handle{text: t.text}, nil
 	}
@@ -53,8 +53,7 @@ func (f *fsys) openText(t *volatileText) (*handle, error) {
 	if im == nil || im.gone.Load() {
 		return nil, syscall.ESTALE
 	}
-	im.open.Add(1)
-	return &handle{file: t.archive.Open(f.life), im: im}, nil
+	return im.openTar(id, t.archive.Open(f.life)), nil
 }
 
 func (t *volatileText) size() uint64 {

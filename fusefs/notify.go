@@ -48,7 +48,7 @@ func (f *fsys) forgetEntry(dir nodeID, name string) {
 	}
 }
 
-// forgetList makes the kernel forget what it keeps of a directory, soon.
+// forgetList makes the kernel forget what it keeps of a directory, or of a file, soon.
 func (f *fsys) forgetList(dir nodeID) { f.notice(dir, "") }
 
 func (f *fsys) notice(dir nodeID, name string) {

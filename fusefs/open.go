@@ -137,6 +137,8 @@ type handle struct {
 	of     *openFile
 	file   store.File // layer.tar, image.tar
 	im     *image     // of file
+	tar    nodeID     // of file
+	anew   bool       // what the kernel has of file is to be read again
 	text   []byte
 	shared *changeList // that text is of
 	pair   bool        // shared is of a pair
@@ -209,8 +211,9 @@ func (f *fsys) closeHandle(h *handle) {
 		f.release(h.of)
 	}
 	if h.file != nil {
-		h.file.Close()
-		h.im.open.Add(-1)
+		if h.closeTar() && f.stateless() {
+			f.forgetList(h.tar) // nobody will open it
+		}
 	}
 	if h.ctl != nil {
 		h.ctl.release()
@@ -255,6 +258,9 @@ func (f *fsys) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 		out.BackingID = h.of.backing
 		out.OpenFlags = fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH
 	}
+	if h.anew {
+		out.OpenFlags &^= fuse.FOPEN_KEEP_CACHE
+	}
 	out.Fh = f.handles.add(h)
 	return fuse.OK
 }
@@ -292,7 +298,7 @@ func (f *fsys) openSynth(id nodeID) (*handle, error) {
 		return f.openPair(id)
 	case typeText:
 		if t := f.texts.get(id.slot()); t != nil {
-			return f.openText(t)
+			return f.openText(id, t)
 		}
 		return nil, syscall.ESTALE
 	case typeImage:
@@ -318,8 +324,7 @@ func (f *fsys) openSynth(id nodeID) (*handle, error) {
 			if err != nil {
 				return nil, err
 			}
-			im.open.Add(1)
-			return &handle{file: t, im: im}, nil
+			return im.openTar(id, t), nil
 		case file == layerChanges:
 			c, err := f.changes(im, img, n)
 			if err != nil {

@@ -124,6 +124,14 @@ type File interface {
 	Size() int64
 }
 
+// PartReader is a File that knows what parts of it must be, and finds out when
+// the whole of such a part was read.
+type PartReader interface {
+	// InParts tells whether some of what was read is not known to be right: it is
+	// of a part of which the rest was not read, or which was found to be wrong.
+	InParts() bool
+}
+
 // FDer is a File with a file descriptor of its own. The descriptor is open
 // for reading and stays owned by the File.
 type FDer interface{ Fd() uintptr }

@@ -101,3 +101,42 @@ func BenchmarkScan(b *testing.B) {
 		}
 	}
 }
+
+// The tar of a layer read in order, in pieces as large as the kernel asks for.
+func BenchmarkReadTar(b *testing.B) {
+	for _, c := range []struct {
+		name  string
+		files int
+		size  int
+	}{{"large", 4, 16 << 20}, {"small", 4000, 16 << 10}} {
+		b.Run(c.name, func(b *testing.B) {
+			hdrs := []tar.Header{{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o755}}
+			content := map[string][]byte{}
+			for f := range c.files {
+				name := fmt.Sprintf("d/%05d", f)
+				content[name] = bytes.Repeat([]byte{byte(f), 1, 2, 3}, c.size/4)
+				hdrs = append(hdrs, tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644})
+			}
+			path := filepath.Join(memoryDir(b), "diff")
+			u, err := unpackIn(b, path, makeTar(b, hdrs, content))
+			if err != nil {
+				b.Fatal(err)
+			}
+			f, err := OpenTar(TarSource{Split: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(u.split)), nil }, Dir: u.dir,
+				Temp: func() (*os.File, error) { return os.CreateTemp(b.TempDir(), "map") }})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer f.Close()
+			buf := make([]byte, 1<<20)
+			b.SetBytes(f.Size())
+			for b.Loop() {
+				for off := int64(0); off < f.Size(); off += int64(len(buf)) {
+					if _, err := f.ReadAt(buf, off); err != nil && err != io.EOF {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}

@@ -1,6 +1,9 @@
 package layer
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"sync"
+)
 
 // crc64ISO continues a CRC-64 (ISO 3309), which a tar-split has of each file,
 // with the bytes of p: hash/crc64.Update with the ISO table. 0 is the sum of nothing.
@@ -43,3 +46,36 @@ func times256(s uint64) uint64 { return s ^ s>>4 ^ s>>12 ^ s>>16 ^ wrap(s<<60^s<
 
 // wrap is out times x⁶⁴, for an out without the lowest four bits.
 func wrap(out uint64) uint64 { return out ^ out>>1 ^ out>>3 ^ out>>4 }
+
+// joinCRC64 is the sum of two pieces one after the other, of their sums and of
+// the length of the second: what the first leaves moves on by so many bytes.
+func joinCRC64(a, b uint64, length int64) uint64 {
+	t := powers()
+	for k := 0; length > 0; k++ {
+		if length&1 != 0 {
+			a = times(t[k], a)
+		}
+		length >>= 1
+	}
+	return a ^ b
+}
+
+// powers are x to the power of 8, 16, 32 …: by those a sum moves on over 1, 2, 4 … bytes.
+var powers = sync.OnceValue(func() (t [63]uint64) {
+	t[0] = 1 << 55
+	for k := 1; k < len(t); k++ {
+		t[k] = times(t[k-1], t[k-1])
+	}
+	return t
+})
+
+// times is the product of two words.
+func times(a, b uint64) (p uint64) {
+	for ; a != 0; a <<= 1 {
+		if a>>63 != 0 {
+			p ^= b
+		}
+		b = b>>1 ^ wrap(b<<63)
+	}
+	return p
+}

@@ -12,7 +12,8 @@
 //
 // Settle then does what needs the layers below, which an archive in a pipe
 // names last. Scan, ScanForm, ScanSplit and, for whole trees, ScanSplitTree and
-// ScanTree index a layer that somebody else unpacked, and OpenTar serves its tar.
+// ScanTree index a layer that somebody else unpacked, and OpenTar serves its tar,
+// whose files it compares with the sums that the tar-split has of them.
 //
 // Everything below a layer's directory is reached through directory file
 // descriptors and never through a symbolic link.

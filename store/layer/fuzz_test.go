@@ -17,7 +17,7 @@ import (
 )
 
 // unpackIn is unpack at a path of the caller's, unprivileged so that no fuzzer makes devices.
-func unpackIn(t *testing.T, path string, raw []byte) (*unpacked, error) {
+func unpackIn(t testing.TB, path string, raw []byte) (*unpacked, error) {
 	if err := os.Mkdir(path, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -26,12 +26,22 @@ type TarSource struct {
 
 // A tar is a list of runs, each a piece of the segments or a whole file:
 //
-//	data:  segment bytes and paths, one after the other
-//	table: one run a record of 24 bytes: start in the tar, offset in data, length<<1 | file
+//	data:  segment bytes and paths, one after the other; before a path the file's CRC-64, if the tar-split has it
+//	table: one run a record of 24 bytes: start in the tar, offset in data, length<<2 | CRC-64<<1 | file
 //
-// A segment's length is that of its bytes, a file's that of its path; what a
-// run covers ends where the next starts.
-const runSize = 24
+// A segment's length is that of its bytes, a file's that of its path and its
+// CRC-64; what a run covers ends where the next starts.
+const (
+	runSize = 24
+	sumSize = 8
+)
+
+// The lowest bits of a run's length.
+const (
+	runFile = 1 << iota
+	runSum
+	runShift = iota
+)
 
 // maxTarMap bounds what a tar-split, which compresses well, may take on disk.
 const maxTarMap = 4 << 30
@@ -46,6 +56,7 @@ type tarFile struct {
 	size  int64
 	n     int
 	near  Near
+	sums  tarSums
 
 	mu   sync.Mutex
 	open []*tarPart // most recently used last
@@ -64,7 +75,9 @@ const maxTarParts = 8
 
 // OpenTar opens the uncompressed tar of a layer for reading at random. It reads
 // the tar-split once; memory does not grow with it, because what is needed of it
-// goes to a file from s.Temp. Errors wrap store.ErrCorrupt.
+// goes to a file from s.Temp. Errors wrap store.ErrCorrupt: so does that of the
+// read by which the whole of a file was read, if it is not what the tar-split has
+// the sum of. The File is a store.PartReader.
 func OpenTar(s TarSource) (store.File, error) {
 	t := &tarFile{src: s}
 	if s.Spill != nil {
@@ -99,10 +112,10 @@ func (t *tarFile) build() error {
 	dw, tw := bufio.NewWriterSize(data, 256<<10), bufio.NewWriterSize(table, 64<<10)
 	var rec [runSize]byte
 	var off int64 // in data
-	put := func(start int64, n int, file uint64) {
+	put := func(start int64, n int, flags uint64) {
 		binary.LittleEndian.PutUint64(rec[:], uint64(start))
 		binary.LittleEndian.PutUint64(rec[8:], uint64(off))
-		binary.LittleEndian.PutUint64(rec[16:], uint64(n)<<1|file)
+		binary.LittleEndian.PutUint64(rec[16:], uint64(n)<<runShift|flags)
 		tw.Write(rec[:]) // a bufio.Writer keeps its first error for Flush
 		off += int64(n)
 		t.n++
@@ -138,7 +151,12 @@ func (t *tarFile) build() error {
 		} else if path == "" {
 			return corrupt("tar-split: %d bytes of the layer's root", e.Size)
 		}
-		put(start, len(path), 1)
+		n, flags := len(path), uint64(runFile)
+		if len(e.Payload) == sumSize {
+			n, flags = n+sumSize, flags|runSum
+			dw.Write(e.Payload)
+		}
+		put(start, n, flags)
 		dw.WriteString(path)
 	}
 	t.size = r.total
@@ -175,6 +193,11 @@ func (t *tarFile) unmap() {
 
 func (t *tarFile) Size() int64 { return t.size }
 
+var _ store.PartReader = (*tarFile)(nil)
+
+// InParts implements store.PartReader.
+func (t *tarFile) InParts() bool { return t.sums.open() }
+
 // Close must not be called while a read is under way.
 func (t *tarFile) Close() error {
 	t.mu.Lock()
@@ -195,10 +218,16 @@ func (t *tarFile) start(run int) int64 {
 	return int64(binary.LittleEndian.Uint64(t.table[run*runSize:]))
 }
 
-func (t *tarFile) run(i int) (data []byte, file bool) {
+// run returns the bytes of a segment, or the path of a file; sum is nil where
+// there is no sum to compare with.
+func (t *tarFile) run(i int) (data, sum []byte, file bool) {
 	r := t.table[i*runSize:]
 	off, n := binary.LittleEndian.Uint64(r[8:]), binary.LittleEndian.Uint64(r[16:])
-	return t.data[off : off+n>>1], n&1 != 0
+	data = t.data[off : off+n>>runShift]
+	if n&runSum != 0 {
+		return data[sumSize:], data[:sumSize], true
+	}
+	return data, nil, n&runFile != 0
 }
 
 // ReadAt implements io.ReaderAt.
@@ -224,11 +253,25 @@ func (t *tarFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (t *tarFile) readRun(i int, p []byte, off, size int64) error {
-	data, file := t.run(i)
+	data, sum, file := t.run(i)
 	if !file {
 		copy(p, data[off:])
 		return nil
 	}
+	if err := t.readFile(i, data, p, off, size); err != nil || sum == nil {
+		return err
+	}
+	if !t.sums.add(i, p, off, size, binary.BigEndian.Uint64(sum)) {
+		if data[0] == 0 {
+			return corrupt("spill file: content that is not the tar's")
+		}
+		return corrupt("%.300q has another content than the layer's", data)
+	}
+	return nil
+}
+
+// readFile reads from the file of a run.
+func (t *tarFile) readFile(i int, data, p []byte, off, size int64) error {
 	if data[0] == 0 {
 		_, err := t.src.Spill.ReadAt(p, int64(binary.LittleEndian.Uint64(data[1:]))+off)
 		return short(err)

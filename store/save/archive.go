@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"sync"
 
@@ -63,8 +64,9 @@ type file struct {
 	a   *Archive
 	ctx context.Context
 
-	mu   sync.Mutex // guards what follows
-	open []*opened  // most recently used last
+	mu    sync.Mutex // guards what follows
+	open  []*opened  // most recently used last
+	parts bool       // one that was closed was read in parts
 }
 
 // opened is a part that is open, or about to be.
@@ -80,6 +82,25 @@ type opened struct {
 var _ store.File = (*file)(nil)
 
 func (f *file) Size() int64 { return f.a.size }
+
+var _ store.PartReader = (*file)(nil)
+
+// InParts implements store.PartReader.
+func (f *file) InParts() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.parts || slices.ContainsFunc(f.open, (*opened).inParts)
+}
+
+func (o *opened) inParts() bool {
+	select {
+	case <-o.ready:
+		p, ok := o.f.(store.PartReader)
+		return ok && p.InParts()
+	default:
+		return false // nobody has read it yet
+	}
+}
 
 // Close must not be called while a read is under way.
 func (f *file) Close() error {
@@ -187,14 +208,20 @@ func (f *file) drop(o *opened) {
 		}
 	}
 	if o.old = true; o.uses == 0 {
-		o.close()
+		f.close(o)
 	}
+}
+
+// close closes a part; f.mu is held.
+func (f *file) close(o *opened) {
+	f.parts = f.parts || o.inParts()
+	o.close()
 }
 
 func (f *file) release(o *opened) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if o.uses--; o.uses == 0 && o.old {
-		o.close()
+		f.close(o)
 	}
 }

@@ -36,7 +36,7 @@ func TestDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Write(ctx, io.Discard, nil); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), "hashes to") {
+	if err := a.Write(ctx, io.Discard, nil); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), `"etc/passwd" has another content`) {
 		t.Errorf("Docker: %v", err)
 	}
 	_, err = OCI(ctx, selected(t, s, "app:1"), OCIOptions{Compress: Gzip, Temp: temp})

@@ -32,6 +32,14 @@ type tarHandle struct {
 	once sync.Once
 }
 
+var _ store.PartReader = (*tarHandle)(nil)
+
+// InParts implements store.PartReader, for all users of the tar together.
+func (h *tarHandle) InParts() bool {
+	p, ok := h.File.(store.PartReader)
+	return ok && p.InParts()
+}
+
 func (h *tarHandle) Close() error {
 	h.once.Do(func() {
 		h.l.mu.Lock()
