@@ -105,8 +105,9 @@ type Layer interface {
 	Key() string
 	// Index returns the layer's tree. It is built once and kept; later calls are cheap.
 	Index(ctx context.Context) (overlay.Layer, error)
-	// Open opens the content of a regular file of the layer. ErrGone if the
-	// store lost it, ErrCorrupt if what is there is not what the index says.
+	// Open opens the content of a regular file of the layer. ErrGone if the layer
+	// is no longer in the store, ErrCorrupt if it is but the file is missing or not
+	// what the index says.
 	Open(ctx context.Context, i overlay.Ino) (File, error)
 	// TarSize returns the size of the uncompressed tar in bytes. ErrUnsupported
 	// if the store cannot give the tar back.

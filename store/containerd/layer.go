@@ -15,6 +15,7 @@ import (
 	"imagefs/overlay"
 	"imagefs/store"
 	"imagefs/store/blob"
+	"imagefs/store/containerd/bolt"
 	"imagefs/store/layer"
 	"imagefs/store/unpacked"
 )
@@ -288,6 +289,35 @@ func (l *layerRec) Dir() (*os.File, error) {
 		return nil, fmt.Errorf("layer %s: %w: %w", l.spec.chain, store.ErrGone, err)
 	}
 	return d, err
+}
+
+// There implements unpacked.Source: containerd takes the record away first. As
+// long as its database cannot be read, the directory counts.
+func (l *layerRec) There() bool {
+	if !l.hasFiles() {
+		return false
+	}
+	ctx := context.Background()
+	found := true
+	c, err := l.s.catalog(ctx)
+	if err == nil {
+		_, err = l.s.view(ctx, metaFile, func(root *bolt.Bucket) error {
+			found = false
+			for _, space := range c.spaces {
+				b, err := root.Bucket(version, space, "snapshots", snapshotter, string(l.spec.chain))
+				if err != nil {
+					return err
+				}
+				name, err := b.Get("name")
+				if err != nil {
+					return err
+				}
+				found = found || len(name) > 0
+			}
+			return nil
+		})
+	}
+	return err != nil || found
 }
 
 // Split implements unpacked.Source: containerd keeps none.

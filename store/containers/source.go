@@ -27,6 +27,9 @@ func (l *layerRec) Dir() (*os.File, error) {
 	return d, err
 }
 
+// There implements unpacked.Source. What was broken when it was found is no less there since.
+func (l *layerRec) There() bool { return l.broken != nil || l.current(l.s.now()) }
+
 // Split implements unpacked.Source.
 func (l *layerRec) Split() (io.ReadCloser, error) {
 	if l.broken != nil {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	digest "github.com/opencontainers/go-digest"
 
@@ -27,6 +28,15 @@ func (l *layerRec) Dir() (*os.File, error) {
 		return nil, fmt.Errorf("layer %s: %w: %w", l.chain, store.ErrGone, err)
 	}
 	return d, err
+}
+
+// There implements unpacked.Source. What was broken when it was found is no less there since.
+func (l *layerRec) There() bool {
+	if l.broken != nil {
+		return true
+	}
+	cache, err := l.s.root.Read(l.s.at.layers+"/"+l.chain.Encoded()+"/cache-id", maxSmall)
+	return err == nil && strings.TrimSpace(string(cache)) == l.cache && l.s.root.IsDir(l.dir)
 }
 
 // Split implements unpacked.Source.

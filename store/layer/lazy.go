@@ -21,6 +21,10 @@ import (
 // for the whole of it. Its inodes are numbered as they are found, so it must be
 // used for as long as any of its numbers is. It shows what Scan would find.
 type Lazy struct {
+	// Failed, if not nil, is asked what an error of reading a directory is to be;
+	// set before the layer is used.
+	Failed func(error) error
+
 	dir *os.File
 	lim Limits
 
@@ -114,7 +118,9 @@ func (l *Lazy) Children(dir overlay.Ino) (lo, hi overlay.Ent, err error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if n.state.Load() == unread {
-			if err := l.read(dir, n); err != nil {
+			if err := l.read(dir, n); err != nil && l.Failed != nil {
+				return 0, 0, l.Failed(err)
+			} else if err != nil {
 				return 0, 0, err
 			}
 		}
@@ -140,8 +146,11 @@ func (l *Lazy) read(dir overlay.Ino, n *lazyInode) error {
 		at = "."
 	}
 	fd, err := openIn(l.dir, at, unix.O_RDONLY|unix.O_DIRECTORY)
-	if errors.Is(err, os.ErrClosed) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return fmt.Errorf("%.300q is no longer in the layer: %w", path, store.ErrGone)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return &MissingError{path}
+	}
+	if errors.Is(err, os.ErrClosed) {
+		return fmt.Errorf("%.300q: the layer's directory is no longer there: %w", path, store.ErrGone)
 	}
 	if err != nil {
 		return pathError("open", path, err)

@@ -22,8 +22,16 @@ func (f *file) Size() int64 { return f.size }
 
 var _ store.FDer = (*file)(nil)
 
+// MissingError is the error for a file or directory of a layer that is not in its
+// diff directory. It wraps store.ErrGone, as where the layer is being removed;
+// whoever knows that the layer is still there knows that it is damaged.
+type MissingError struct{ Path string }
+
+func (e *MissingError) Error() string { return fmt.Sprintf("%.300q is no longer in the layer", e.Path) }
+func (e *MissingError) Unwrap() error { return store.ErrGone }
+
 // Open opens a regular file of a layer in its diff directory. The file must be
-// what the index says, a regular file of that size: store.ErrGone if it is not
+// what the index says, a regular file of that size: a MissingError if it is not
 // there, store.ErrCorrupt if it is another.
 func Open(dir *os.File, l overlay.Layer, i overlay.Ino) (store.File, error) {
 	return new(Near).Open(dir, l, i)
@@ -58,8 +66,10 @@ func openRegularIn(dir *os.File, path string) (fd int, st unix.Stat_t, err error
 // sized turns what opening a regular file gave into the file, if it has that size.
 func sized(path string, size int64, fd int, st *unix.Stat_t, err error) (int, error) {
 	switch {
-	case errors.Is(err, os.ErrClosed), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ESTALE):
-		return -1, fmt.Errorf("%.300q is no longer in the layer: %w", path, store.ErrGone)
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		return -1, &MissingError{path}
+	case errors.Is(err, os.ErrClosed), errors.Is(err, unix.ESTALE):
+		return -1, fmt.Errorf("%.300q: the layer's directory is no longer there: %w", path, store.ErrGone)
 	case errors.Is(err, beneath.ErrNotRegular), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV):
 		return -1, corrupt("%.300q is another file than the layer's (%v)", path, err)
 	case err != nil:

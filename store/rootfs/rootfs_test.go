@@ -147,7 +147,7 @@ func TestExport(t *testing.T) {
 	if err := os.Remove(files[0]); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Export(io.Discard, nil); !errors.Is(err, store.ErrGone) {
+	if _, err := f.Export(io.Discard, nil); !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("a file that is lost: %v", err)
 	}
 }

@@ -53,7 +53,7 @@ func TestDamage(t *testing.T) {
 	if err := os.Remove(files[0]); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Write(ctx, io.Discard, nil); !errors.Is(err, store.ErrGone) {
+	if err := a.Write(ctx, io.Discard, nil); !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("of a file that is lost: %v", err)
 	}
 }

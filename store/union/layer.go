@@ -189,7 +189,7 @@ func (l *layer) move(from, to candidate) {
 func (l *layer) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
 	from := l.source()
 	f, err := from.Open(ctx, i)
-	if err == nil || !errors.Is(err, store.ErrGone) {
+	if err == nil || !isLost(err) {
 		return f, err
 	}
 	ix, e := from.Index(ctx)
@@ -208,11 +208,26 @@ func (l *layer) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
 	return nil, err
 }
 
+// isLost tells whether an error is of a part that no longer has what it had.
+func isLost(err error) bool { return errors.Is(err, store.ErrGone) || errors.Is(err, store.ErrCorrupt) }
+
 var _ store.WholeReader = (*layer)(nil)
 
-// ReadWhole implements store.WholeReader. What the part has lost is for Open to find.
+// ReadWhole implements store.WholeReader, as Open does.
 func (l *layer) ReadWhole(ctx context.Context, i overlay.Ino, p []byte) error {
-	return store.ReadWhole(ctx, l.source(), i, p)
+	err := store.ReadWhole(ctx, l.source(), i, p)
+	if err == nil || !isLost(err) {
+		return err
+	}
+	f, e := l.Open(ctx, i)
+	if e != nil {
+		return err
+	}
+	defer f.Close()
+	if n, e := f.ReadAt(p, 0); n < len(p) {
+		return errors.Join(err, e)
+	}
+	return nil
 }
 
 // openPath opens a regular file of a layer by its path; nil if there is none of that size.

@@ -2,7 +2,10 @@ package unpacked
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
@@ -38,6 +41,9 @@ type Source interface {
 	Split() (io.ReadCloser, error)
 	// Scan collects the layer's records. dir is what Dir opened.
 	Scan(ctx context.Context, dir *os.File) (*overlay.Builder, error)
+	// There tells whether the layer is still in the store as it was found: its
+	// record and its directory. It is asked after an error.
+	There() bool
 	// Lazy opens the layer to be read as it is looked into; nil if only the
 	// whole of it tells what it shows. dir stays open as long as that is used.
 	Lazy(dir *os.File) (*layer.Lazy, error)
@@ -86,7 +92,7 @@ func (l *Layer) DiffID() digest.Digest { return l.diff }
 // Index is as store.Layer has it.
 func (l *Layer) Index(ctx context.Context) (overlay.Layer, error) {
 	x, _, err := l.view(ctx)
-	return x, err
+	return x, l.failed(err)
 }
 
 // view returns the layer as its users see it, whose inode numbers stay the same
@@ -122,6 +128,7 @@ func (l *Layer) openLazy() error {
 	if l.lazy, err = l.src.Lazy(dir); err != nil || l.lazy == nil {
 		return err
 	}
+	l.lazy.Failed = l.failed
 	l.set.later.add(l)
 	return nil
 }
@@ -151,7 +158,7 @@ func (l *Layer) files(ctx context.Context) (dir *os.File, ix overlay.Layer, err 
 	if ix, _, err = l.view(ctx); err == nil {
 		dir, err = l.Dir()
 	}
-	return dir, ix, err
+	return dir, ix, l.failed(err)
 }
 
 // Open is as store.Layer has it.
@@ -160,7 +167,24 @@ func (l *Layer) Open(ctx context.Context, i overlay.Ino) (store.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.near.Open(dir, ix, i)
+	f, err := l.near.Open(dir, ix, i)
+	return f, l.failed(err)
+}
+
+// failed is what an error of reading the layer is to its users: store.ErrCorrupt
+// if something of it is missing or wrong while the layer itself is still in the
+// store, store.ErrGone if it is being removed.
+func (l *Layer) failed(err error) error {
+	var m *layer.MissingError
+	switch missing := errors.As(err, &m); {
+	case err == nil:
+		return nil
+	case missing && l.src.There():
+		return fmt.Errorf("layer %s: %.300q is missing in its directory: %w", l.key, m.Path, store.ErrCorrupt)
+	case missing, !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, store.ErrUnsupported) && !errors.Is(err, fs.ErrNotExist), l.src.There():
+		return err
+	}
+	return fmt.Errorf("layer %s is no longer in the store (%v): %w", l.key, err, store.ErrGone)
 }
 
 var _ store.WholeReader = (*Layer)(nil)
@@ -171,7 +195,7 @@ func (l *Layer) ReadWhole(ctx context.Context, i overlay.Ino, p []byte) error {
 	if err != nil {
 		return err
 	}
-	return l.near.ReadWhole(dir, ix, i, p)
+	return l.failed(l.near.ReadWhole(dir, ix, i, p))
 }
 
 // Mapped returns the layer's index, whole: from memory, from its file, or built now.

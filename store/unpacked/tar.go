@@ -32,6 +32,15 @@ type tarHandle struct {
 	once sync.Once
 }
 
+// ReadAt implements io.ReaderAt.
+func (h *tarHandle) ReadAt(p []byte, off int64) (int, error) {
+	n, err := h.File.ReadAt(p, off)
+	if err == nil || err == io.EOF {
+		return n, err
+	}
+	return n, h.l.failed(err)
+}
+
 var _ store.PartReader = (*tarHandle)(nil)
 
 // InParts implements store.PartReader, for all users of the tar together.
@@ -63,7 +72,7 @@ func (h *tarHandle) Close() error {
 func (l *Layer) TarSize(ctx context.Context) (int64, error) {
 	_, info, err := l.view(ctx)
 	if err != nil {
-		return 0, err
+		return 0, l.failed(err)
 	}
 	if n, ok := l.knownSize(info); ok {
 		return n, nil
@@ -77,12 +86,12 @@ func (l *Layer) TarSize(ctx context.Context) (int64, error) {
 	}
 	z, err := l.openSplit(ctx)
 	if err != nil {
-		return 0, err
+		return 0, l.failed(err)
 	}
 	defer z.Close()
 	n, err := layer.SplitSize(z)
 	if err != nil {
-		return 0, l.splitError(ctx, err)
+		return 0, l.failed(l.splitError(ctx, err))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,7 +133,7 @@ func (l *Layer) splitError(ctx context.Context, err error) error {
 func (l *Layer) Tar(ctx context.Context) (store.File, error) {
 	_, info, err := l.view(ctx)
 	if err != nil {
-		return nil, err
+		return nil, l.failed(err)
 	}
 	if h := l.useTar(nil); h != nil {
 		return h, nil
@@ -138,7 +147,7 @@ func (l *Layer) Tar(ctx context.Context) (store.File, error) {
 	}
 	t, err := l.openTar(ctx, info.Spilled)
 	if err != nil {
-		return nil, err
+		return nil, l.failed(err)
 	}
 	return l.useTar(t), nil
 }

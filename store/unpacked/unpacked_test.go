@@ -30,6 +30,8 @@ type source struct {
 	splits atomic.Int64
 	// block, if not nil, has the tar-split give nothing before it is closed.
 	block chan struct{}
+	// gone is set when the store has the layer no more, noSplit when it has no tar-split.
+	gone, noSplit bool
 }
 
 func newSource(t testing.TB) *source {
@@ -43,6 +45,8 @@ func newSource(t testing.TB) *source {
 
 func (s *source) Dir() (*os.File, error) { return os.Open(s.dir) }
 
+func (s *source) There() bool { return !s.gone }
+
 func (s *source) Scan(ctx context.Context, dir *os.File) (*overlay.Builder, error) {
 	return layer.Scan(ctx, dir, layer.Limits{})
 }
@@ -50,6 +54,9 @@ func (s *source) Scan(ctx context.Context, dir *os.File) (*overlay.Builder, erro
 func (s *source) Lazy(dir *os.File) (*layer.Lazy, error) { return layer.NewLazy(dir, layer.Limits{}) }
 
 func (s *source) Split() (io.ReadCloser, error) {
+	if s.noSplit {
+		return nil, fmt.Errorf("no tar-split: %w", store.ErrUnsupported)
+	}
 	s.splits.Add(1)
 	line := fmt.Sprintf(`{"type":2,"payload":%q,"position":0}`+"\n", base64.StdEncoding.EncodeToString(make([]byte, 1024)))
 	return io.NopCloser(&blocked{block: s.block, Reader: bytes.NewReader([]byte(line))}), nil
@@ -154,5 +161,63 @@ func TestTarSplitHoldsNothingUp(t *testing.T) {
 	}
 	if n := src.splits.Load(); n != 2 {
 		t.Errorf("the tar-split was read %d times", n)
+	}
+}
+
+// What is missing in a layer's directory is damage, and no news of its removal,
+// as long as the store has the layer.
+func TestMissingIsCorruptOrGone(t *testing.T) {
+	for _, lazy := range []bool{false, true} {
+		for _, gone := range []bool{false, true} {
+			want := store.ErrCorrupt
+			if gone {
+				want = store.ErrGone
+			}
+			src := newSource(t)
+			if err := os.Mkdir(filepath.Join(src.dir, "sub"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			l := newLayer(t, src, &Set{Lazy: lazy})
+			ix, err := l.Index(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var file, sub overlay.Ino
+			lo, hi, err := ix.Children(0)
+			for e := lo; e < hi; e++ {
+				if name, i, _ := ix.Entry(e); name == "f" {
+					file = i
+				} else {
+					sub = i
+				}
+			}
+			if err != nil || file == 0 || sub == 0 {
+				t.Fatal(file, sub, err)
+			}
+			if err := errors.Join(os.Remove(filepath.Join(src.dir, "f")), os.Remove(filepath.Join(src.dir, "sub"))); err != nil {
+				t.Fatal(err)
+			}
+			src.gone, src.noSplit = gone, true
+			is := func(what string, err, want error) {
+				t.Helper()
+				if !errors.Is(err, want) || errors.Is(err, store.ErrGone) != (want == store.ErrGone) {
+					t.Errorf("lazy %t, gone %t, %s: %v", lazy, gone, what, err)
+				}
+			}
+			_, err = l.Open(ctx, file)
+			is("open", err, want)
+			is("read", l.ReadWhole(ctx, file, make([]byte, 7)), want)
+			if lazy {
+				_, _, err = ix.Children(sub)
+				is("list", err, want)
+			}
+			if want == store.ErrCorrupt {
+				want = store.ErrUnsupported
+			}
+			_, err = l.Tar(ctx)
+			is("tar", err, want)
+			_, err = l.TarSize(ctx)
+			is("size of the tar", err, want)
+		}
 	}
 }
