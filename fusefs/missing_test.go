@@ -69,7 +69,7 @@ func testMissingFile(t *testing.T, o fusefs.Options) {
 	if err := os.Rename(record, record+"-removing"); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"rootfs/small", "rootfs/large"} {
+	for _, name := range []string{"rootfs/small", "rootfs/large", "layers/0/layer.tar", "image.tar"} {
 		if err := read(name); !errors.Is(err, unix.ESTALE) {
 			t.Errorf("%s of a layer that is being removed: %v", name, err)
 		}

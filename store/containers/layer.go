@@ -186,9 +186,9 @@ func (p *place) hasMountProgram() (bool, error) {
 	return false, err
 }
 
-// HasTar implements store.TarHolder.
+// HasTar implements store.TarHolder. Of a layer that is being removed Tar says so.
 func (l *layerRec) HasTar() bool {
-	return l.broken == nil && l.place.root.Exists(l.split())
+	return l.broken == nil && (l.place.root.Exists(l.split()) || !l.There())
 }
 
 // split is the layer's tar-split.

@@ -185,7 +185,7 @@ func (l *layerRec) readBlob() (digest.Digest, error) {
 	return "", nil
 }
 
-// HasTar implements store.TarHolder.
+// HasTar implements store.TarHolder. Of a layer that is being removed Tar says so.
 func (l *layerRec) HasTar() bool {
-	return l.broken == nil && l.s.root.Exists(l.s.at.layers+"/"+l.chain.Encoded()+"/tar-split.json.gz")
+	return l.broken == nil && (l.s.root.Exists(l.s.at.layers+"/"+l.chain.Encoded()+"/tar-split.json.gz") || !l.There())
 }
