@@ -14,11 +14,12 @@ import (
 // imageTar is the name of the archive in an image's directory.
 const imageTar = "image.tar"
 
-// hasImageTar tells whether the store can give the tars of all layers of an image.
+// hasImageTar tells whether the store can give the tars of all layers of an
+// image, or could if it were not broken.
 func (f *fsys) hasImageTar(_ *image, img store.Image) bool {
 	layers := img.Layers()
-	return img.RawConfig() != nil && img.Err() == nil && len(layers) == len(img.Config().DiffIDs) &&
-		!slices.ContainsFunc(layers, func(l store.Layer) bool { return !f.hasTar(l) })
+	return (img.Err() != nil || img.RawConfig() != nil && len(layers) == len(img.Config().DiffIDs)) &&
+		!slices.ContainsFunc(layers, func(l store.Layer) bool { return !f.hasTar(img, l) })
 }
 
 // tarNode returns the node of an image's archive, with the names that it has
@@ -26,6 +27,9 @@ func (f *fsys) hasImageTar(_ *image, img store.Image) bool {
 func (f *fsys) tarNode(ctx context.Context, im *image, img store.Image) (nodeID, error) {
 	if !f.hasImageTar(im, img) {
 		return 0, syscall.ENOENT
+	}
+	if err := img.Err(); err != nil {
+		return 0, err
 	}
 	tags := f.snap.Load().refs[im.id].Tags
 	key := fmt.Sprintf("%d/%s/%q", im.slot, imageTar, tags)

@@ -3,6 +3,7 @@ package fusefs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"syscall"
@@ -210,7 +211,7 @@ func (f *fsys) layerChild(ctx context.Context, dir nodeID, im *image, img store.
 	case "changes":
 		return layerID(im.slot, n, layerChanges), nil
 	case "layer.tar":
-		if !f.hasTar(img.Layers()[n]) {
+		if !f.hasTar(img, img.Layers()[n]) {
 			return 0, syscall.ENOENT
 		}
 		return layerID(im.slot, n, layerTar), nil
@@ -223,10 +224,17 @@ func (f *fsys) layerChild(ctx context.Context, dir nodeID, im *image, img store.
 	return 0, syscall.ENOENT
 }
 
-// hasTar tells whether the store can give a layer's tar back.
-func (f *fsys) hasTar(l store.Layer) bool {
-	t, ok := l.(store.TarHolder)
-	return !ok || t.HasTar()
+// hasTar tells whether the store can give a layer's tar back, or could if the
+// layer were not broken: what is broken is listed, and says so when it is looked at.
+func (f *fsys) hasTar(img store.Image, l store.Layer) bool {
+	if t, ok := l.(store.TarHolder); !ok || t.HasTar() {
+		return true
+	}
+	if img.Err() == nil {
+		return false
+	}
+	_, err := l.TarSize(f.life)
+	return !errors.Is(err, store.ErrUnsupported)
 }
 
 func (f *fsys) layerList(dir nodeID, im *image, img store.Image) ([]dirent, error) {
@@ -238,7 +246,7 @@ func (f *fsys) layerList(dir nodeID, im *image, img store.Image) ([]dirent, erro
 		{name: "changes", mode: fuse.S_IFREG, costly: true},
 		{name: "diff", mode: fuse.S_IFDIR, costly: true},
 	}
-	if f.hasTar(img.Layers()[n]) {
+	if f.hasTar(img, img.Layers()[n]) {
 		out = append(out, dirent{name: "layer.tar", mode: fuse.S_IFREG, costly: true})
 	}
 	if n == len(img.Layers())-1 {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"imagefs/fusefs"
@@ -342,13 +343,31 @@ func testReadOnlyAndImmutable(t *testing.T, o fusefs.Options) {
 	}
 }
 
-func TestBrokenImageHidesNoOther(t *testing.T) { bothTransports(t, testBrokenImageHidesNoOther) }
+func TestBrokenImageHidesNoOther(t *testing.T) {
+	bothTransports(t, func(t *testing.T, o fusefs.Options) {
+		t.Run("record", func(t *testing.T) {
+			testBrokenImageHidesNoOther(t, o, func(t *testing.T, s *docker.Store, bad digest.Digest) string {
+				return filepath.Join(s.Root(), "image/overlay2/layerdb/sha256", chainOf(t, s, bad, 1))
+			})
+		})
+		t.Run("files", func(t *testing.T) {
+			testBrokenImageHidesNoOther(t, o, func(t *testing.T, s *docker.Store, _ digest.Digest) string {
+				found, err := filepath.Glob(filepath.Join(s.Root(), "overlay2/*/diff/g"))
+				if err != nil || len(found) != 1 {
+					t.Fatal(found, err)
+				}
+				return filepath.Dir(found[0])
+			})
+		})
+	})
+}
 
-func testBrokenImageHidesNoOther(t *testing.T, o fusefs.Options) {
+// testBrokenImageHidesNoOther has a store from which lost was removed.
+func testBrokenImageHidesNoOther(t *testing.T, o fusefs.Options, lost func(*testing.T, *docker.Store, digest.Digest) string) {
 	s := newStore(t)
 	bad := load(t, s, "bad", []string{"bad:1"}, layerTar(t, "f=1"), layerTar(t, "g=1"))
 	load(t, s, "good", []string{"good:1"}, layerTar(t, "f=2"))
-	if err := os.RemoveAll(filepath.Join(s.Root(), "image/overlay2/layerdb/sha256", chainOf(t, s, bad, 1))); err != nil {
+	if err := os.RemoveAll(lost(t, s, bad)); err != nil {
 		t.Fatal(err)
 	}
 	dir := mount(t, s, o)
@@ -366,6 +385,20 @@ func testBrokenImageHidesNoOther(t *testing.T, o fusefs.Options) {
 	}
 	_, err := os.ReadDir(filepath.Join(dir, "images/bad/1/rootfs"))
 	wantErr(t, "broken rootfs", err, unix.EIO)
+	// Its archive, and the tar of the layer that is broken, are there and cannot be read.
+	if got := list(t, dir, "images/bad/1"); !strings.Contains(got, " image.tar ") {
+		t.Errorf("the broken image lists %q", got)
+	}
+	for _, name := range []string{"image.tar", "layers/1/layer.tar"} {
+		if got := list(t, dir, "images/bad/1", filepath.Dir(name)); !strings.Contains(got, filepath.Base(name)) {
+			t.Errorf("%s is not listed: %q", name, got)
+		}
+		_, err := os.Open(filepath.Join(dir, "images/bad/1", name))
+		wantErr(t, "broken "+name, err, unix.EIO)
+	}
+	if got := text(t, dir, "images/bad/1/layers/0/layer.tar"); len(got) == 0 {
+		t.Error("the tar of the intact layer is empty")
+	}
 	if got := text(t, dir, "ctl/errors"); !strings.Contains(got, bad.String()) {
 		t.Errorf("ctl/errors does not name the image: %q", got)
 	}

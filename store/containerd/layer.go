@@ -249,23 +249,34 @@ func (l *layerRec) HasTar() bool {
 	return l.tar != nil && l.tar.HasTar() && l.s.hasBlob(l.spec.blob.Digest)
 }
 
-// noTar says why the tar cannot be given.
+// tarError says why the tar cannot be given, if that is so.
+func (l *layerRec) tarError() error {
+	switch {
+	case l.broken != nil:
+		return l.broken
+	case l.tar == nil, l.files != nil && !l.s.hasBlob(l.spec.blob.Digest):
+		return l.noTar()
+	}
+	return nil
+}
+
+// noTar is the error where the blob is not in the store.
 func (l *layerRec) noTar() error {
 	return fmt.Errorf("layer %s: its compressed blob is not in the store, and a snapshot is no tar: %w", l.spec.chain, store.ErrUnsupported)
 }
 
 // TarSize implements store.Layer.
 func (l *layerRec) TarSize(ctx context.Context) (int64, error) {
-	if l.tar == nil {
-		return 0, l.noTar()
+	if err := l.tarError(); err != nil {
+		return 0, err
 	}
 	return l.tar.TarSize(ctx)
 }
 
 // Tar implements store.Layer.
 func (l *layerRec) Tar(ctx context.Context) (store.File, error) {
-	if l.tar == nil {
-		return nil, l.noTar()
+	if err := l.tarError(); err != nil {
+		return nil, err
 	}
 	return l.tar.Tar(ctx)
 }
