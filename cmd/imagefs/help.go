@@ -137,8 +137,9 @@ const topicTree = `A mounted store
 A repository is a directory for each part of its name: images/team/app/v1 is
 team/app:v1. Where a tag and a deeper repository have the same name, the tag is
 listed as :<tag>. Not listed, but there: images/<repo>:<tag>, :<tag> in every
-repository, @sha256:<hex> for digests, and in ids/ every unique beginning of an
-ID of 12 digits or more.
+repository, images/<repo>@sha256:<hex> and @sha256:<hex> in a repository for
+digests, also with - for the :, and in ids/ every unique beginning of an ID of 12
+digits or more.
 
 A file that two images have from the same layer is one inode, so that diff -r,
 cmp and du see at once that it is the same.

@@ -10,8 +10,8 @@
 // Besides what is listed, these names resolve:
 //
 //	nginx/:1.25                always the tag, also where a deeper repository has the plain name
-//	nginx:1.25                 in the directory that the repository's own directory is in
 //	nginx/@sha256:…            a repository digest; also @sha256-…
+//	nginx:1.25, nginx@sha256:… in the directory that the repository's own directory is in
 //
 // No repository's component and no tag can have ":" or "@" in these places, but
 // for a registry's port: a directory goes before a tag.
@@ -144,12 +144,19 @@ func (d *Dir) Lookup(name string) (Entry, bool) {
 		id, ok := d.tags[tag]
 		return Entry{Name: name, ID: id, Ref: d.path + ":" + tag}, ok
 	}
-	if dg, ok := strings.CutPrefix(name, "@"); ok {
+	if base, dg, ok := strings.Cut(name, "@"); ok {
+		repo := d
+		if base != "" {
+			repo = d.tree.dirs[join(d.path, base)]
+		}
+		if repo == nil {
+			return Entry{}, false
+		}
 		if alg, hex, ok := strings.Cut(dg, "-"); ok {
 			dg = alg + ":" + hex
 		}
-		id, ok := d.digests[digest.Digest(dg)]
-		return Entry{Name: name, ID: id, Ref: d.path + "@" + dg}, ok
+		id, ok := repo.digests[digest.Digest(dg)]
+		return Entry{Name: name, ID: id, Ref: repo.path + "@" + dg}, ok
 	}
 	if i := strings.LastIndexByte(name, ':'); i > 0 {
 		if repo := d.tree.dirs[join(d.path, name[:i])]; repo != nil {
