@@ -28,7 +28,11 @@ func tendCache(dir string, since time.Time, after time.Duration, log *slog.Logge
 			log.Debug("no cache directory", "err", err)
 			return
 		}
-		defer use.Close()
+		defer func() {
+			if err := use.Close(); err != nil {
+				log.Debug("cannot take back the mark of a use", "dir", dir, "err", err)
+			}
+		}()
 		for {
 			if err := unpacked.CleanCache(ctx, dir); err != nil && !errors.Is(err, context.Canceled) {
 				log.Debug("cannot clean the cache directory", "dir", dir, "err", err)
