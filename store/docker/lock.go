@@ -36,12 +36,10 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
-	select {
-	case s.writing <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := s.writing.Take(ctx); err != nil {
+		return nil, err
 	}
-	release := []func(){func() { <-s.writing }}
+	release := []func(){s.writing.Give}
 	free := func() {
 		for i := len(release) - 1; i >= 0; i-- {
 			release[i]()

@@ -21,6 +21,7 @@ import (
 
 	"imagefs/store"
 	"imagefs/store/beneath"
+	"imagefs/store/turn"
 	"imagefs/store/unpacked"
 )
 
@@ -58,7 +59,7 @@ type Store struct {
 	opts Options
 	log  *slog.Logger
 
-	writing chan struct{} // holds one: a write of this process at a time; before the lock file
+	writing turn.Turn // for one write of this process at a time; before the lock file
 
 	set   *unpacked.Set
 	known atomic.Pointer[knownRepos]
@@ -105,7 +106,7 @@ func Open(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s := &Store{root: r, path: at.path, at: at.layout, opts: o, log: o.Log, writing: make(chan struct{}, 1), layers: map[string]*layerRec{},
+	s := &Store{root: r, path: at.path, at: at.layout, opts: o, log: o.Log, writing: turn.New(), layers: map[string]*layerRec{},
 		set: &unpacked.Set{Path: at.path, Cache: o.Cache, Lazy: o.Lazy, Log: o.Log}}
 	if at.name != overlay2.name {
 		s.set.Path = filepath.Join(at.path, at.image)
