@@ -511,3 +511,39 @@ func TestAdvice(t *testing.T) {
 		t.Errorf("%v, want %s", err, want)
 	}
 }
+
+// A file that a snapshot has lost is damage; when containerd has taken the
+// snapshot's record away, the snapshot is being removed.
+func TestLostFile(t *testing.T) {
+	r := newRoot(t)
+	img := app("app:1", "", "x")
+	r.image("default", img, storetest.Plain)
+	r.unpack("default", img)
+	dir := r.write()
+	s := open(t, dir, Options{})
+	l := get(t, s, img.ID()).Layers()[0]
+	ix, err := l.Index(background)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file overlay.Ino
+	for i := range overlay.Ino(ix.Inodes()) {
+		if a := ix.Stat(i); a.Mode&0o170000 == 0o100000 && a.Size > 0 {
+			file = i
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, snapshotDir, "1/fs", string(ix.Path(nil, file)))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Open(background, file); !errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrGone) {
+		t.Errorf("a file that is lost: %v", err)
+	}
+	r.changes = append(r.changes, func(meta, _ *bbolt.Tx) error {
+		b := at(meta, version, "default", "snapshots", snapshotter)
+		return b.DeleteBucket([]byte(l.ChainID()))
+	})
+	r.write()
+	if _, err := l.Open(background, file); !errors.Is(err, store.ErrGone) || errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("of a snapshot that is being removed: %v", err)
+	}
+}

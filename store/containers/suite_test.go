@@ -9,6 +9,7 @@ import (
 
 	digest "github.com/opencontainers/go-digest"
 
+	"imagefs/overlay"
 	"imagefs/store"
 	"imagefs/store/storetest"
 )
@@ -215,5 +216,41 @@ func TestPlainAfterAnError(t *testing.T) {
 	}
 	if _, err := l.plain(); err != nil {
 		t.Errorf("the error is kept: %v", err)
+	}
+}
+
+// A file that a layer has lost is damage; when the layer's record is gone, it is being removed.
+func TestLostFile(t *testing.T) {
+	w := pair(t)
+	w.done()
+	s := openStore(t, w.dir, Options{})
+	img, err := s.Image(ctx, good.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := img.Layers()[0].(*layerRec)
+	ix, err := l.Index(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file overlay.Ino
+	for lo, hi, _ := ix.Children(0); lo < hi; lo++ {
+		if _, i, f := ix.Entry(lo); f&overlay.EntWhiteout == 0 && ix.Stat(i).Mode&0o170000 == 0o100000 && ix.Stat(i).Size > 0 {
+			file = i
+		}
+	}
+	if file == 0 {
+		t.Fatal("no file")
+	}
+	if err := os.Remove(filepath.Join(w.dir, "overlay", l.rec.ID, "diff", string(ix.Path(nil, file)))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Open(ctx, file); !errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrGone) {
+		t.Errorf("a file that is lost: %v", err)
+	}
+	w.layers, w.images = nil, nil
+	w.done()
+	if _, err := l.Open(ctx, file); !errors.Is(err, store.ErrGone) || errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("of a layer that is being removed: %v", err)
 	}
 }
