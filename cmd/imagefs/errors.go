@@ -81,7 +81,7 @@ var tails = []struct {
 	{store.ErrBusy, []string{"conflict", "another process"}},
 	{store.ErrReadOnly, []string{"is running on", "read-only"}},
 	{store.ErrTooLarge, []string{"more than", "over"}},
-	{store.ErrCorrupt, []string{"archive", "hashes to", "neither a tar"}},
+	{store.ErrCorrupt, []string{"archive", "hashes to", "another content", "is missing in", "neither a tar"}},
 }
 
 // sentence is an error in one line, as the user reads it.
