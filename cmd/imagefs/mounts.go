@@ -61,12 +61,17 @@ func statDead(dir string) bool {
 	var st unix.Statfs_t
 	for tries := 0; ; tries++ {
 		err := unix.Statfs(dir, &st)
-		// Over io_uring, that is what is told of what was under way when the server died.
-		if !errors.Is(err, unix.ECONNABORTED) || tries == 100 {
-			return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
+		if !isDying(err) || tries == 100 {
+			return errors.Is(err, unix.ENOTCONN) || isDying(err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// isDying tells whether an error is one of those that are told over io_uring of
+// what was under way when the server died.
+func isDying(err error) bool {
+	return errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.ECANCELED)
 }
 
 // resolve returns the absolute path of a directory with all links followed, as
@@ -81,7 +86,7 @@ func resolve(dir string) (string, error) {
 	if err == nil {
 		return real, nil
 	}
-	if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.EACCES) {
+	if !errors.Is(err, unix.ENOTCONN) && !isDying(err) && !errors.Is(err, unix.EACCES) {
 		return "", err
 	}
 	parent, perr := filepath.EvalSymlinks(filepath.Dir(abs))
