@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -28,13 +29,14 @@ type app struct {
 	err    io.Writer
 	stdout io.Writer
 
-	stores []string   // of --store
-	kind   string     // of the store that was opened, if one was named
-	logs   logOptions // of --log-level and --log-format
-	memory size       // of --cache-memory
-	disk   size       // of --cache-size
-	caught os.Signal  // the signal that ended the run, nil if none did
-	docker string     // of --docker-host
+	stores []string                       // of --store
+	kind   string                         // of the store that was opened, if one was named
+	logs   logOptions                     // of --log-level and --log-format
+	memory size                           // of --cache-memory
+	disk   size                           // of --cache-size
+	caught os.Signal                      // the signal that ended the run, nil if none did
+	again  atomic.Pointer[chan os.Signal] // who takes the signals after it; nil: they kill
+	docker string                         // of --docker-host
 
 	sources []string // where the stores are that were opened: see apart
 }
@@ -72,7 +74,7 @@ func (a *app) run(args []string) (code int) {
 }
 
 // untilSignal returns a context that ends with the first SIGINT, SIGTERM or
-// SIGHUP. The second one kills, unless somebody else waits for it.
+// SIGHUP. The second one kills, unless somebody takes it.
 func (a *app) untilSignal() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := make(chan os.Signal, 1)
@@ -81,9 +83,21 @@ func (a *app) untilSignal() (context.Context, context.CancelFunc) {
 		select {
 		case s := <-c:
 			a.caught = s
-			signal.Stop(c) // and not Reset, which would take them from detach as well
+			if a.again.Load() == nil {
+				signal.Stop(c) // and not Reset, which would take them from detach as well
+			}
 			cancel()
 		case <-ctx.Done():
+			return
+		}
+		// There is no moment in between in which the second one would end the process.
+		for s := range c {
+			if to := a.again.Load(); to != nil {
+				select {
+				case *to <- s:
+				default:
+				}
+			}
 		}
 	}()
 	return ctx, func() { signal.Stop(c); cancel() }

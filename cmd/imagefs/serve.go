@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
 	"time"
 
@@ -47,6 +46,8 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 		l := archive.NewLoader(dst, archive.Options{Log: log})
 		opts.Loader, opts.Importer = l, l
 	}
+	again := make(chan os.Signal, 1)
+	a.again.Store(&again)
 	srv, err := fusefs.Mount(ctx, dir, st, opts)
 	if err != nil {
 		if !errors.Is(err, fusefs.ErrServing) {
@@ -76,14 +77,11 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	}
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping+"\nSTATUS=Unmounting")
 	log.Info("unmounting", "at", dir, "signal", a.caught)
-	return leave(srv, log, unmounted)
+	return leave(srv, log, unmounted, again)
 }
 
 // leave unmounts after a signal: at once, or lazily if it stays in use. A second signal does not wait.
-func leave(srv *fusefs.Server, log *slog.Logger, unmounted <-chan struct{}) error {
-	again := make(chan os.Signal, 1)
-	signal.Notify(again, detach.StopSignals...)
-	defer signal.Stop(again)
+func leave(srv *fusefs.Server, log *slog.Logger, unmounted <-chan struct{}, again <-chan os.Signal) error {
 	deadline := time.After(busyGrace)
 	srv.Leave()
 	for {
