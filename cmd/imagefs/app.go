@@ -29,20 +29,22 @@ type app struct {
 	err    io.Writer
 	stdout io.Writer
 
-	stores []string                       // of --store
-	kind   string                         // of the store that was opened, if one was named
-	logs   logOptions                     // of --log-level and --log-format
-	memory size                           // of --cache-memory
-	disk   size                           // of --cache-size
-	caught os.Signal                      // the signal that ended the run, nil if none did
-	again  atomic.Pointer[chan os.Signal] // who takes the signals after it; nil: they kill
-	docker string                         // of --docker-host
+	stores []string   // of --store
+	kind   string     // of the store that was opened, if one was named
+	logs   logOptions // of --log-level and --log-format
+	memory size       // of --cache-memory
+	disk   size       // of --cache-size
+	caught os.Signal  // the signal that ended the run, nil if none did
+	docker string     // of --docker-host
+
+	signals chan os.Signal // those that are meant to end the run; the first is taken here
+	serving atomic.Bool    // the others are taken from signals, too; else they kill
 
 	sources []string // where the stores are that were opened: see apart
 }
 
 func newApp(in io.Reader, out, err io.Writer) *app {
-	return &app{in: in, out: bufio.NewWriter(out), err: err, stdout: out, logs: newLogOptions()}
+	return &app{in: in, out: bufio.NewWriter(out), err: err, stdout: out, logs: newLogOptions(), signals: make(chan os.Signal, 1)}
 }
 
 // run runs one command and returns the exit code.
@@ -74,33 +76,23 @@ func (a *app) run(args []string) (code int) {
 }
 
 // untilSignal returns a context that ends with the first SIGINT, SIGTERM or
-// SIGHUP. The second one kills, unless somebody takes it.
+// SIGHUP. The second one kills, unless somebody takes it: then there is no moment
+// in between in which it would.
 func (a *app) untilSignal() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, detach.StopSignals...)
+	signal.Notify(a.signals, detach.StopSignals...)
 	go func() {
 		select {
-		case s := <-c:
+		case s := <-a.signals:
 			a.caught = s
-			if a.again.Load() == nil {
-				signal.Stop(c) // and not Reset, which would take them from detach as well
+			if !a.serving.Load() {
+				signal.Stop(a.signals) // and not Reset, which would take them from detach as well
 			}
 			cancel()
 		case <-ctx.Done():
-			return
-		}
-		// There is no moment in between in which the second one would end the process.
-		for s := range c {
-			if to := a.again.Load(); to != nil {
-				select {
-				case *to <- s:
-				default:
-				}
-			}
 		}
 	}()
-	return ctx, func() { signal.Stop(c); cancel() }
+	return ctx, func() { signal.Stop(a.signals); cancel() }
 }
 
 // fail tells the user about an error, if there is one, and returns the exit code.

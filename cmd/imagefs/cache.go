@@ -9,9 +9,6 @@ import (
 	"imagefs/store/unpacked"
 )
 
-// cleanEvery is how often a mount looks through the cache directory; others do too.
-const cleanEvery = 24 * time.Hour
-
 // tendCache has what a mount has used of a cache directory since then kept from
 // others who clean it, and cleans it itself, beginning after a while: nobody waits
 // for that. end ends it.
@@ -37,7 +34,7 @@ func tendCache(dir string, since time.Time, after time.Duration, log *slog.Logge
 			if err := unpacked.CleanCache(ctx, dir); err != nil && !errors.Is(err, context.Canceled) {
 				log.Debug("cannot clean the cache directory", "dir", dir, "err", err)
 			}
-			if !wait(ctx, cleanEvery) {
+			if !wait(ctx, unpacked.CleanEvery) {
 				return
 			}
 		}

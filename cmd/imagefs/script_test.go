@@ -37,7 +37,7 @@ func TestScripts(t *testing.T) {
 		Condition: func(cond string) (bool, error) {
 			switch cond {
 			case "race":
-				return raceDetector, nil
+				return storetest.Race, nil
 			case "root":
 				return os.Geteuid() == 0, nil
 			case "bash-completion":

@@ -46,8 +46,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 		l := archive.NewLoader(dst, archive.Options{Log: log})
 		opts.Loader, opts.Importer = l, l
 	}
-	again := make(chan os.Signal, 1)
-	a.again.Store(&again)
+	a.serving.Store(true)
 	srv, err := fusefs.Mount(ctx, dir, st, opts)
 	if err != nil {
 		if !errors.Is(err, fusefs.ErrServing) {
@@ -77,7 +76,7 @@ func serve(ctx context.Context, a *app, o mountOptions, dir string) error {
 	}
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping+"\nSTATUS=Unmounting")
 	log.Info("unmounting", "at", dir, "signal", a.caught)
-	return leave(srv, log, unmounted, again)
+	return leave(srv, log, unmounted, a.signals)
 }
 
 // leave unmounts after a signal: at once, or lazily if it stays in use. A second signal does not wait.

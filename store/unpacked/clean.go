@@ -41,8 +41,8 @@ const (
 	cacheAge = 60 * 24 * time.Hour
 	// tempAge is how long one is kept that nobody has written to the end.
 	tempAge = 24 * time.Hour
-	// cleanEvery is how often the directory is looked through, by whatever process.
-	cleanEvery = 24 * time.Hour
+	// CleanEvery is how often the directory is looked through, by whatever process.
+	CleanEvery = 24 * time.Hour
 	// maxCleaned bounds the files that are looked at each time.
 	maxCleaned = 1 << 18
 )
@@ -106,7 +106,7 @@ func cleanCache(ctx context.Context, dir string, now time.Time) error {
 	}
 	defer root.Close()
 	if st, err := root.Stat(cleanedName); err == nil {
-		if age := now.Sub(modified(&st)); age >= 0 && age < cleanEvery {
+		if age := now.Sub(modified(&st)); age >= 0 && age < CleanEvery {
 			return nil
 		}
 	}
