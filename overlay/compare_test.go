@@ -94,18 +94,7 @@ func TestCompareStopsAndFails(t *testing.T) {
 func TestCompareLikeListings(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		var pool []*Index
-		for range 5 {
-			pool = append(pool, randomLayer(t, r))
-		}
-		stack := func() *Tree {
-			var ls []Layer
-			for range 1 + r.IntN(4) {
-				ls = append(ls, pool[r.IntN(len(pool))])
-			}
-			return must(Merge(ls...))
-		}
-		a, b := stack(), stack()
+		a, b := randomTrees(t, r)
 		var got []string
 		err := Compare(a, b, sameRef(a, b), func(d Difference) bool {
 			got = append(got, fmt.Sprintf("%c %s", d.Op, d.Path))
@@ -134,6 +123,22 @@ func TestCompareLikeListings(t *testing.T) {
 			t.Fatalf("seed %d: got\n%s\nwant\n%s", seed, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
+}
+
+// randomTrees returns two stacks of a few layers, of which some may be in both.
+func randomTrees(t *testing.T, r *rand.Rand) (a, b *Tree) {
+	var pool []Layer
+	for range 5 {
+		pool = append(pool, randomLayer(t, r))
+	}
+	stack := func() *Tree {
+		var ls []Layer
+		for range 1 + r.IntN(4) {
+			ls = append(ls, pool[r.IntN(len(pool))])
+		}
+		return must(Merge(ls...))
+	}
+	return stack(), stack()
 }
 
 // listing says of each path of a tree everything that Compare looks at.

@@ -79,18 +79,7 @@ func TestGrowthLikeSums(t *testing.T) {
 	shared := 0
 	for seed := range uint64(1000) {
 		r := rand.New(rand.NewPCG(seed, 2))
-		var pool []Layer
-		for range 5 {
-			pool = append(pool, randomLayer(t, r))
-		}
-		stack := func() *Tree {
-			var ls []Layer
-			for range 1 + r.IntN(4) {
-				ls = append(ls, pool[r.IntN(len(pool))])
-			}
-			return must(Merge(ls...))
-		}
-		a, b := stack(), stack()
+		a, b := randomTrees(t, r)
 		want := taken(b) - taken(a)
 		if got, err := Growth(a, b, goOn); got != want || err != nil {
 			t.Fatalf("seed %d: %d, %v, want %d", seed, got, err, want)
