@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"slices"
 	"strconv"
@@ -129,10 +128,7 @@ func (s *Store) end(file string) error {
 
 // redoAll finishes the records that are there. The lock is held.
 func (s *Store) redoAll() error {
-	names, err := s.root.List(journalDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	names, err := s.list(journalDir)
 	if err != nil {
 		return err
 	}

@@ -320,8 +320,8 @@ func (s *Store) Names(ctx context.Context) (store.Names, error) {
 
 // IDs implements store.Store: all images with a config, and those that only a name is left of.
 func (s *Store) IDs(ctx context.Context) ([]digest.Digest, error) {
-	names, err := s.root.List(s.at.content)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	names, err := s.list(s.at.content)
+	if err != nil {
 		return nil, classify(err)
 	}
 	seen := map[digest.Digest]bool{}
