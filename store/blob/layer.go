@@ -15,6 +15,7 @@ import (
 	"imagefs/overlay"
 	"imagefs/store"
 	"imagefs/store/layer"
+	"imagefs/store/turn"
 )
 
 // Data is the bytes of a blob, safe for concurrent use. What became of the file
@@ -62,7 +63,7 @@ type Layer struct {
 	slow     chan struct{} // closed once somebody has had to read the whole blob, or one below, for the index
 	slowOnce sync.Once
 
-	lock    lock // guards what follows; held while the index is built
+	lock    turn.Turn // guards what follows; held while the index is built
 	data    Data
 	form    format // and data are not changed any more once the layer is opened
 	tar     body
@@ -95,7 +96,7 @@ var (
 
 // Layer makes a layer. Nothing is read yet.
 func (c *Cache) Layer(s Spec) *Layer {
-	l := &Layer{c: c, s: s, key: fileName("key", s.Origin, string(s.ChainID), string(s.Blob)), slow: make(chan struct{}), lock: newLock()}
+	l := &Layer{c: c, s: s, key: fileName("key", s.Origin, string(s.ChainID), string(s.Blob)), slow: make(chan struct{}), lock: turn.New()}
 	l.life, l.end = context.WithCancel(context.Background())
 	if s.Err != nil {
 		l.broken.Store(&s.Err)
@@ -195,10 +196,10 @@ func (l *Layer) build(ctx context.Context, cheaply bool) (*opened, error) {
 	if cheaply {
 		giveUp = l.slow
 	}
-	if err := l.lock.acquire(ctx, giveUp); err != nil {
+	if err := acquire(ctx, l.lock, giveUp); err != nil {
 		return nil, l.ended(err)
 	}
-	defer l.lock.release()
+	defer l.lock.Give()
 	if o := l.opened.Load(); o != nil {
 		return o, nil
 	}
@@ -486,8 +487,8 @@ func (l *Layer) Size() int64 {
 // What came from the index stays valid.
 func (l *Layer) Close() {
 	l.end()
-	_ = l.lock.acquire(context.Background(), nil) // who builds the index stops
-	defer l.lock.release()
+	_ = acquire(context.Background(), l.lock, nil) // who builds the index stops
+	defer l.lock.Give()
 	if l.stream != nil {
 		l.stream.close()
 	}

@@ -1,22 +1,21 @@
 package blob
 
-import "context"
+import (
+	"context"
 
-// lock is a mutex that nobody has to wait for longer than they want.
-type lock chan struct{}
+	"imagefs/store/turn"
+)
 
-func newLock() lock { return make(lock, 1) }
-
-// acquire gets the lock. While another has it, the end of ctx gives its error, and
+// acquire takes the turn. While another has it, the end of ctx gives its error, and
 // giveUp, if not nil, errCostly.
-func (l lock) acquire(ctx context.Context, giveUp <-chan struct{}) error {
+func acquire(ctx context.Context, t turn.Turn, giveUp <-chan struct{}) error {
 	select {
-	case l <- struct{}{}:
+	case t <- struct{}{}:
 		return nil
 	default:
 	}
 	select {
-	case l <- struct{}{}:
+	case t <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -24,5 +23,3 @@ func (l lock) acquire(ctx context.Context, giveUp <-chan struct{}) error {
 		return errCostly
 	}
 }
-
-func (l lock) release() { <-l }

@@ -117,10 +117,10 @@ func (l *Layer) Verify(ctx context.Context) error {
 			return nil
 		}
 	}
-	if err := l.lock.acquire(ctx, nil); err != nil {
+	if err := acquire(ctx, l.lock, nil); err != nil {
 		return err
 	}
-	defer l.lock.release()
+	defer l.lock.Give()
 	l.remember()
 	return nil
 }
