@@ -212,15 +212,10 @@ func (a *app) writeFile(ctx context.Context, path string, write func(io.Writer) 
 // syncDir brings the names in a directory to the disk. Who may write to it but not
 // read it cannot, and has written all the same.
 func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil
-	}
-	if err != nil {
+	if err := save.SyncDir(dir); !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	return nil
 }
 
 // interruptible is a stream on which a write may have to wait for somebody

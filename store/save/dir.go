@@ -71,7 +71,7 @@ func OCIDir(ctx context.Context, dir string, items []Item, o OCIOptions) (err er
 	if err := unix.Rename(tmp, dir); err != nil {
 		return &fs.PathError{Op: "rename", Path: dir, Err: err}
 	}
-	return syncDir(up)
+	return SyncDir(up)
 }
 
 func (m *member) what() string {
@@ -137,7 +137,8 @@ func syncAll(dir string) error {
 	return nil
 }
 
-func syncDir(dir string) error {
+// SyncDir brings the names in a directory to the disk.
+func SyncDir(dir string) error {
 	d, err := os.Open(strings.TrimSuffix(dir, "/") + "/.")
 	if err != nil {
 		return err
